@@ -1,0 +1,31 @@
+"""The only place that knows about futures."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def ordered_map(pool: Executor, fn: Callable[[A], B], items: Iterable[A], *, ahead: int) -> Iterator[B]:
+    """Apply *fn* in threads and yield its results in the order of *items*.
+
+    Holds at most *ahead* + 1 items and results. The first error is raised where its result would have come; calls not
+    begun by then are cancelled, and those under way are waited for, so that no thread outlives its buffers.
+    """
+    pending: deque[Future[B]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(fn, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+        for future in pending:
+            if not future.cancelled():
+                future.exception()

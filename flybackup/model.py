@@ -1,0 +1,105 @@
+"""The values every layer speaks: ids, entries, facts, snapshots. Frozen; fields carry their unit in their name.
+
+These are also what is stored (MessagePack, `docs/format.md`) and what `--json` prints, so a field may be added with a
+default but never renamed or removed.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, NewType
+
+ChunkId = NewType("ChunkId", bytes)
+"""Keyed BLAKE3-256 of a chunk's plaintext, 32 bytes."""
+
+PackId = NewType("PackId", bytes)
+"""BLAKE3-256 of a pack's stored bytes, 32 bytes."""
+
+SnapshotId = NewType("SnapshotId", str)
+"""Sixteen lowercase hexadecimal digits, random."""
+
+EntryKind = Literal["file", "directory", "symlink", "dump"]
+Status = Literal["complete", "partial"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One file, database file or dump inside a snapshot.
+
+    `path` is relative, slash-separated; for a database file its name, for a dump what it holds (`dump`, `globals`).
+    `size` is the plain size in bytes. `mode` is the permission bits, or None where there are none to keep.
+    """
+
+    path: str
+    kind: EntryKind
+    size: int = 0
+    mode: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFacts:
+    """`rows` is an exact count; `checksum` an order-independent digest of the content where one was asked for."""
+
+    rows: int
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was measured in the source's own snapshot.
+
+    `tables` is keyed `schema.table` (see `table_key`). `sequences` hold the last value: a restored one may not be
+    lower. `files` counts files of a volume. `engine` says what wrote the data ("DuckDB v2.0.0 …", "PostgreSQL 18.1").
+    `details` is what a restore may need to know, as text (client version, extensions, encoding).
+    """
+
+    tables: dict[str, TableFacts] = field(default_factory=dict)
+    files: int | None = None
+    engine: str = ""
+    sequences: dict[str, int] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a backup cost. `bytes_read` of the source, `bytes_new` of them not stored before, `bytes_stored` in the store."""
+
+    entries: int
+    bytes_read: int
+    bytes_new: int
+    bytes_stored: int
+    chunks: int
+    chunks_new: int
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The head of a snapshot: everything but its entries, which lie in the manifest.
+
+    `time` is when the capture began, by the store's clock. `method` says how a consistent view was got, in the
+    source's words. `manifest` lists the chunks of the manifest stream, in order.
+    """
+
+    id: SnapshotId
+    source: str
+    kind: str
+    time: datetime
+    tags: tuple[str, ...] = ()
+    status: Status
+    method: str
+    facts: Facts
+    summary: Summary
+    warnings: tuple[str, ...] = ()
+    tool: str
+    manifest: tuple[bytes, ...]
+
+
+def table_key(schema: str, table: str) -> str:
+    """Return `schema.table`, each part double-quoted (SQL) when it holds a dot or a double quote, so keys are unique."""
+    return f"{_part(schema)}.{_part(table)}"
+
+
+def _part(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if "." in name or '"' in name else name
