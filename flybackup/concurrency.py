@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -29,3 +29,26 @@ def ordered_map(pool: Executor, fn: Callable[[A], B], items: Iterable[A], *, ahe
         for future in pending:
             if not future.cancelled():
                 future.exception()
+
+
+class Conveyor(Generic[A, B]):
+    """Like `ordered_map`, for items that are pushed: results go to *sink* in order, in the calling thread.
+
+    Holds at most *ahead* + 1 items and results. An error surfaces at the next `push` or `drain`.
+    """
+
+    def __init__(self, pool: Executor, fn: Callable[[A], B], sink: Callable[[B], None], *, ahead: int) -> None:
+        self._pool = pool
+        self._fn = fn
+        self._sink = sink
+        self._ahead = ahead
+        self._pending: deque[Future[B]] = deque()
+
+    def push(self, item: A) -> None:
+        self._pending.append(self._pool.submit(self._fn, item))
+        while len(self._pending) > self._ahead:
+            self._sink(self._pending.popleft().result())
+
+    def drain(self) -> None:
+        while self._pending:
+            self._sink(self._pending.popleft().result())

@@ -62,7 +62,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a backup cost. `bytes_read` of the source, `bytes_new` of them not stored before, `bytes_stored` in the store."""
+    """What a backup cost. `bytes_new` of the `bytes_read` were not stored yet and took `bytes_stored` in the store."""
 
     entries: int
     bytes_read: int
@@ -79,7 +79,8 @@ class Snapshot:
     """The head of a snapshot: everything but its entries, which lie in the manifest.
 
     `time` is when the capture began, by the store's clock. `method` says how a consistent view was got, in the
-    source's words. `manifest` lists the chunks of the manifest stream, in order.
+    source's words. `session` names the writing session that this commits. `manifest` lists the chunks of the manifest
+    stream, in order.
     """
 
     id: SnapshotId
@@ -93,11 +94,12 @@ class Snapshot:
     summary: Summary
     warnings: tuple[str, ...] = ()
     tool: str
+    session: str
     manifest: tuple[bytes, ...]
 
 
 def table_key(schema: str, table: str) -> str:
-    """Return `schema.table`, each part double-quoted (SQL) when it holds a dot or a double quote, so keys are unique."""
+    """Return `schema.table`; a part that holds a dot or a double quote is quoted as in SQL, so that keys are unique."""
     return f"{_part(schema)}.{_part(table)}"
 
 

@@ -1,0 +1,198 @@
+"""The manifest: what a snapshot holds, as a stream of records that is chunked like any other data.
+
+    record := length, u32 little-endian · MessagePack map
+    stream of records := (entry run*)*
+
+A run is up to `RUN_CHUNKS` chunks that lie one after the other in the entry; a hole begins a new run. A million files
+or a terabyte in one file need no special case, and an unchanged stretch of the manifest is not stored again.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from flybackup.errors import IntegrityError, SourceError
+from flybackup.model import ChunkId, Entry
+
+RUN_CHUNKS = 1024
+_ID_BYTES = 32
+_LARGEST_RECORD_BYTES = 1024 * 1024
+_LENGTH_BYTES = 4
+
+
+class ChunkRef(NamedTuple):
+    """Where a chunk stands in its entry: bytes from `offset`, `size` of them."""
+
+    offset: int
+    size: int
+    id: ChunkId
+
+
+class Refs:
+    """The chunks of one entry, in the order in which they were captured: 44 bytes of memory each.
+
+    A chunk captured again at the same offset replaces the earlier one (see `Extent`).
+    """
+
+    def __init__(self) -> None:
+        self._ids = bytearray()
+        self._offsets: list[npt.NDArray[np.int64]] = []
+        self._sizes: list[npt.NDArray[np.int64]] = []
+        self._pending: list[tuple[int, int]] = []
+        self._end: int | None = None
+
+    def add(self, offset: int, size: int, name: ChunkId) -> None:
+        self._ids += name
+        self._pending.append((offset, size))
+        if len(self._pending) == RUN_CHUNKS:
+            self._flush()
+
+    def end_at(self, offset: int) -> None:
+        """Say that the stream ends here, whatever was captured beyond."""
+        self._end = offset
+
+    def _flush(self) -> None:
+        rows = np.array(self._pending, dtype=np.int64).reshape(-1, 2)
+        self._offsets.append(rows[:, 0].copy())
+        self._sizes.append(rows[:, 1].copy())
+        self._pending = []
+
+    def resolve(self) -> tuple[int, Iterator[ChunkRef]]:
+        """Return the entry's size and its chunks, ascending. Raise `SourceError` when two of them overlap."""
+        self._flush()
+        offsets, sizes = np.concatenate(self._offsets), np.concatenate(self._sizes)
+        # The last of equal offsets stands: look for first occurrences in the reversed array.
+        _, last = np.unique(offsets[::-1], return_index=True)
+        rows = len(offsets) - 1 - last
+        end = self._end if self._end is not None else int((offsets + sizes)[rows].max(initial=0))
+        rows = rows[offsets[rows] < end]
+        ends = offsets[rows] + sizes[rows]
+        if (ends[:-1] > offsets[rows][1:]).any() or ends.max(initial=0) > end:
+            raise SourceError("internal error: the capture gave overlapping extents")
+        return end, self._refs(rows, offsets, sizes)
+
+    def _refs(
+        self, rows: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+    ) -> Iterator[ChunkRef]:
+        for row in rows.tolist():
+            name = bytes(self._ids[row * _ID_BYTES : (row + 1) * _ID_BYTES])
+            yield ChunkRef(int(offsets[row]), int(sizes[row]), ChunkId(name))
+
+
+class _Record(msgspec.Struct, omit_defaults=True):
+    """One of the two kinds: `entry`, or a run with `at`, `sizes` (u32 little-endian column) and `ids`."""
+
+    entry: Entry | None = None
+    at: int = 0
+    sizes: bytes = b""
+    ids: bytes = b""
+
+
+def encode(entry: Entry, chunks: Iterable[ChunkRef]) -> Iterator[bytes]:
+    """Yield the records of one entry, about 36 KiB at the most at a time."""
+    yield _frame(_Record(entry=entry))
+    for run in _runs(chunks):
+        sizes = np.array([ref.size for ref in run], dtype="<u4").tobytes()
+        yield _frame(_Record(at=run[0].offset, sizes=sizes, ids=b"".join(ref.id for ref in run)))
+
+
+def _runs(chunks: Iterable[ChunkRef]) -> Iterator[list[ChunkRef]]:
+    run: list[ChunkRef] = []
+    for ref in chunks:
+        if run and (len(run) == RUN_CHUNKS or ref.offset != run[-1].offset + run[-1].size):
+            yield run
+            run = []
+        run.append(ref)
+    if run:
+        yield run
+
+
+def _frame(record: _Record) -> bytes:
+    body = msgspec.msgpack.encode(record)
+    return len(body).to_bytes(4, "little") + body
+
+
+class ManifestEntry(NamedTuple):
+    """An entry and its chunks; `chunks` is lazy and read before the next entry is asked for."""
+
+    entry: Entry
+    chunks: Iterator[ChunkRef]
+
+
+def decode(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[ManifestEntry]:
+    """Yield the entries of a manifest stream; chunks left unread are skipped.
+
+    Holds one block and one record. Raise `IntegrityError` for a stream that is not a manifest.
+    """
+    records = _records(blocks)
+    record = next(records, None)
+    while record is not None:
+        if record.entry is None:
+            raise IntegrityError("the manifest has chunks that belong to no entry")
+        follow = _Follow(records)
+        yield ManifestEntry(record.entry, follow.chunks())
+        record = follow.skip()
+
+
+class _Follow:
+    """The runs behind one entry, and the record that ends them."""
+
+    def __init__(self, records: Iterator[_Record]) -> None:
+        self._records = records
+        self._next: _Record | None = None
+        self._chunks = self._read()
+
+    def chunks(self) -> Iterator[ChunkRef]:
+        return self._chunks
+
+    def _read(self) -> Iterator[ChunkRef]:
+        for record in self._records:
+            if record.entry is not None:
+                self._next = record
+                return
+            yield from _refs(record)
+
+    def skip(self) -> _Record | None:
+        for _ in self._chunks:
+            pass
+        return self._next
+
+
+def _refs(record: _Record) -> Iterator[ChunkRef]:
+    if len(record.sizes) % 4 or len(record.ids) != _ID_BYTES * (len(record.sizes) // 4):
+        raise IntegrityError("the manifest has a run whose columns differ in length")
+    offset = record.at
+    for row, size in enumerate(np.frombuffer(record.sizes, dtype="<u4").tolist()):
+        yield ChunkRef(offset, size, ChunkId(record.ids[row * _ID_BYTES : (row + 1) * _ID_BYTES]))
+        offset += size
+
+
+def _records(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[_Record]:
+    buffer = bytearray()
+    for block in blocks:
+        buffer += block
+        at = 0
+        while (body := _whole(buffer, at)) is not None:
+            yield _decode(body)
+            at += 4 + len(body)
+        del buffer[:at]
+    if buffer:
+        raise IntegrityError("the manifest ends in the middle of a record")
+
+
+def _whole(buffer: bytearray, at: int) -> bytes | None:
+    length = int.from_bytes(buffer[at : at + 4], "little")
+    if length > _LARGEST_RECORD_BYTES or (length == 0 and len(buffer) - at >= _LENGTH_BYTES):
+        raise IntegrityError("the manifest has a record of impossible length")
+    body = bytes(buffer[at + 4 : at + 4 + length])
+    return body if at < len(buffer) and len(body) == length > 0 else None
+
+
+def _decode(body: bytes) -> _Record:
+    try:
+        return msgspec.msgpack.decode(body, type=_Record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise IntegrityError("the manifest has a record that does not decode") from exc

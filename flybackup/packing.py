@@ -1,0 +1,212 @@
+"""The wire layout of packs: sealed chunks in segments, a sealed directory, a trailer (`docs/format.md`, "Packs").
+
+    pack      := chunk* directory trailer
+    directory := blob sealed with the metadata key: what is where
+    trailer   := length of the directory, u32 little-endian · "flypack1"
+
+A segment is a run of chunks sealed together by one worker under one key. The key's salt travels in the directory, so a
+collector can move sealed chunks into another pack without being able to read them.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from flybackup.compression import compress, decompress
+from flybackup.crypto import (
+    TAG_BYTES,
+    Buffer,
+    ChunkCipher,
+    chunk_id,
+    digest,
+)
+from flybackup.envelope import open_value, seal_value
+from flybackup.errors import IntegrityError
+from flybackup.model import ChunkId, PackId
+
+MAGIC = b"flypack1"
+TRAILER_BYTES = 4 + len(MAGIC)
+ID_BYTES = 32
+LARGEST_CHUNK_BYTES = 4 * 1024 * 1024
+DATA, MANIFEST = "data", "manifest"
+_DIRECTORY_NAME = "pack directory"
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """Chunks under one key. `session` is the sealed session key's place in the directory, or None in manifest packs,
+    whose keys derive from the metadata key."""
+
+    salt: bytes
+    session: int | None
+    count: int
+
+
+class Directory(msgspec.Struct, frozen=True, kw_only=True):
+    """What is where in a pack: one row a chunk, in columns, segment after segment.
+
+    `ids` holds 32 bytes a row; `offsets`, `lengths` (sealed), `counters` (nonce in its segment) and `sizes` (plain) are
+    little-endian u32 columns; `encodings` one byte a row.
+    """
+
+    kind: str
+    sessions: tuple[bytes, ...]
+    segments: tuple[Segment, ...]
+    ids: bytes
+    offsets: bytes
+    lengths: bytes
+    counters: bytes
+    sizes: bytes
+    encodings: bytes
+
+    def __len__(self) -> int:
+        return len(self.encodings)
+
+    def validate(self, name: str) -> None:
+        """Raise `IntegrityError` unless the columns agree: a forged directory must not index out of range."""
+        rows = len(self)
+        columns = (self.offsets, self.lengths, self.counters, self.sizes)
+        whole = len(self.ids) == ID_BYTES * rows and all(len(column) == 4 * rows for column in columns)
+        counts = sum(segment.count for segment in self.segments) == rows
+        sessions = all(s.session is None or 0 <= s.session < len(self.sessions) for s in self.segments)
+        if not (whole and counts and sessions):
+            raise IntegrityError("its directory contradicts itself", key=name)
+
+
+class SealedSegment(NamedTuple):
+    """What a worker hands to the packer: the sealed bytes of a segment and the rows that describe them."""
+
+    salt: bytes
+    session: bytes | None
+    ids: Sequence[ChunkId]
+    sealed: memoryview
+    lengths: Sequence[int]
+    sizes: Sequence[int]
+    encodings: bytes
+
+
+class SegmentKey(NamedTuple):
+    """`secret` derives the segment's key with `salt`; `session` is the secret sealed, or None for the metadata key."""
+
+    secret: bytes
+    salt: bytes
+    session: bytes | None
+
+
+def seal_segment(chunks: Sequence[tuple[ChunkId, Buffer]], key: SegmentKey, id_key: bytes) -> SealedSegment:
+    """Compress and seal *chunks*, then open and decompress the result and compare: what cannot be read is not stored.
+
+    Holds the sealed bytes of all of them. Raises `IntegrityError` when the way back gives other bytes (a compressor's
+    bug, or memory that forgets).
+    """
+    cipher = ChunkCipher(key.secret, key.salt)
+    encoded = [compress(data) for _, data in chunks]
+    lengths = [len(data) + TAG_BYTES for _, data in encoded]
+    sealed = memoryview(bytearray(sum(lengths)))
+    at = 0
+    for counter, ((name, plain), (encoding, data), length) in enumerate(zip(chunks, encoded, lengths, strict=True)):
+        out = sealed[at : at + length]
+        cipher.seal_into(counter, _bound(name, encoding), data, out)
+        open_chunk(cipher, name, out, counter=counter, encoding=encoding, size=len(plain), id_key=id_key)
+        at += length
+    ids = [name for name, _ in chunks]
+    sizes = [len(data) for _, data in chunks]
+    return SealedSegment(key.salt, key.session, ids, sealed, lengths, sizes, bytes(e for e, _ in encoded))
+
+
+def open_chunk(
+    cipher: ChunkCipher, name: ChunkId, sealed: Buffer, *, counter: int, encoding: int, size: int, id_key: bytes
+) -> Buffer:
+    """Return the plain bytes of a chunk, proved to be the ones that *name* names.
+
+    *size* bounds what may come out. Raise `IntegrityError` otherwise: first by the cipher's tag, last by the id, so
+    that even a chunk sealed by a thief of the write key cannot pass for another.
+    """
+    plain = decompress(encoding, cipher.open(counter, _bound(name, encoding), sealed), size)
+    if len(plain) != size or chunk_id(id_key, plain) != name:
+        raise IntegrityError("a chunk's content is not what its id says")
+    return plain
+
+
+def _bound(name: ChunkId, encoding: int) -> bytes:
+    return name + bytes((encoding,))
+
+
+class FinishedPack(NamedTuple):
+    id: PackId
+    data: memoryview
+    directory: Directory
+
+
+class PackBuilder:
+    """Collects sealed segments into one pack. Holds the pack: its size limit and one segment more."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._data = bytearray()
+        self._sessions: list[bytes] = []
+        self._segments: list[Segment] = []
+        self._rows: list[SealedSegment] = []
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def add(self, segment: SealedSegment) -> None:
+        if segment.session is not None and segment.session not in self._sessions:
+            self._sessions.append(segment.session)
+        session = None if segment.session is None else self._sessions.index(segment.session)
+        self._segments.append(Segment(segment.salt, session, len(segment.ids)))
+        self._data += segment.sealed
+        self._rows.append(segment._replace(sealed=memoryview(b"")))
+
+    def finish(self, metadata_key: bytes) -> FinishedPack:
+        """Return the pack, ready to be put. The builder is used up."""
+        directory = self._directory()
+        sealed = seal_value(metadata_key, _DIRECTORY_NAME, directory)
+        self._data += sealed + len(sealed).to_bytes(4, "little") + MAGIC
+        return FinishedPack(PackId(digest(self._data)), memoryview(self._data), directory)
+
+    def _directory(self) -> Directory:
+        lengths = np.array([length for rows in self._rows for length in rows.lengths], dtype=np.int64)
+        return Directory(
+            kind=self._kind,
+            sessions=tuple(self._sessions),
+            segments=tuple(self._segments),
+            ids=b"".join(name for rows in self._rows for name in rows.ids),
+            offsets=_column(np.cumsum(lengths) - lengths),
+            lengths=_column(lengths),
+            counters=_column([counter for rows in self._rows for counter in range(len(rows.ids))]),
+            sizes=_column([size for rows in self._rows for size in rows.sizes]),
+            encodings=b"".join(rows.encodings for rows in self._rows),
+        )
+
+
+def _column(values: Sequence[int] | npt.NDArray[np.int64]) -> bytes:
+    return np.asarray(values, dtype="<u4").tobytes()
+
+
+def directory_length(trailer: Buffer, pack_size: int, name: str) -> int:
+    """Return how many bytes before the trailer are the directory. Raise `IntegrityError` for an impossible trailer."""
+    length = int.from_bytes(trailer[:4], "little")
+    if bytes(trailer[4:]) != MAGIC or length > pack_size - TRAILER_BYTES:
+        raise IntegrityError("does not end like a pack", key=name)
+    return length
+
+
+def read_directory(metadata_key: bytes, sealed: Buffer, name: str) -> Directory:
+    """Open a pack's directory. Raise `IntegrityError`, naming the pack, when it is not one."""
+    try:
+        directory = open_value(metadata_key, _DIRECTORY_NAME, sealed, Directory)
+    except IntegrityError as exc:
+        raise IntegrityError("its directory does not open", key=name) from exc
+    directory.validate(name)
+    return directory
+
+
+def pack_key(pack: PackId) -> str:
+    """Return where a pack lies in the store."""
+    name = pack.hex()
+    return f"packs/{name[:2]}/{name}"
