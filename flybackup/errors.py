@@ -66,9 +66,19 @@ class UnsupportedFormatError(FlybackupError):
 
 
 class StoreError(FlybackupError):
-    """The object storage is unreachable, refused, or behaved against its contract."""
+    """The object storage is unreachable, refused, or behaved against its contract.
+
+    Args:
+        message: What happened, in words.
+        hint: What to do next.
+        retryable: The same request may well succeed in a moment. The outcome of a write is then unknown.
+    """
 
     exit_code = 20
+
+    def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.retryable = retryable
 
 
 class ObjectNotFoundError(StoreError):

@@ -8,10 +8,17 @@ The contract, which `tests/contract/test_store.py` proves for every implementati
 - `put` of the bytes a key already holds is harmless, so it may be repeated when its outcome is unknown.
   flybackup never puts other bytes under a key that exists.
 - `create` succeeds for at most one of any number of concurrent callers.
-- `get` returns exactly the bytes asked for, or raises: short data is an error, never a result.
-- `list` is in ascending order of the key's bytes and complete, however many pages it takes.
+- `get` returns exactly the bytes asked for, or raises: short data is an error, never a result. A range holds at least
+  one byte and lies inside the object.
+- `list` is in ascending order of the key's bytes and complete, however many pages it takes. Objects with names that are
+  no keys (a console's folder markers, a file system's own files) are passed over.
 - `delete` of an absent key is not an error.
-- Every method may be called from several threads. Every failure is a `StoreError`.
+- Every method may be called from several threads. Every failure is a `StoreError`; one with `retryable` leaves the
+  outcome of a write unknown.
+
+What callers owe: no key is the directory of another (`a` and `a/b`), because directories and several S3 servers cannot
+hold both; and no name beside a directory extends its name by `-` or `.` (`a/b` and `a-b`), because servers that keep
+keys in directories list those in another order. `S3Store` raises rather than list out of order.
 """
 
 import re
@@ -59,8 +66,33 @@ class Store(Protocol):
     def delete(self, key: str) -> None: ...
 
 
+def is_key(name: str) -> bool:
+    return _KEY.fullmatch(name) is not None
+
+
 def check_key(key: str) -> str:
-    """Return *key*, or raise `StoreError` when it is not one: a name from a hostile store must not leave its directory."""
-    if not _KEY.fullmatch(key):
+    """Return *key*, or raise `StoreError` when it is not one: a hostile store's name must not leave its directory."""
+    if not is_key(key):
         raise StoreError(f"not a valid object key: {key!r}")
     return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return *prefix*, or raise `StoreError` when no key can start with it."""
+    if prefix:
+        check_key(f"{prefix}0")
+    return prefix
+
+
+def check_range(offset: int, length: int | None) -> None:
+    """Raise `StoreError` for a range that no object has: HTTP cannot ask for no bytes, so no store does."""
+    if offset < 0 or (length is not None and length < 1):
+        raise StoreError(f"not a range of bytes: offset {offset}, length {length}")
+
+
+def range_end(key: str, size: int, offset: int, length: int | None) -> int:
+    """Return where a range of an object of *size* bytes ends, or raise `StoreError` when it does not lie inside."""
+    end = size if length is None else offset + length
+    if end > size or (offset and offset >= size):
+        raise StoreError(f"{key} holds {size} bytes: no range of {length or 'all'} bytes at {offset}")
+    return end
