@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from flybackup.errors import IntegrityError, SourceError
 from flybackup.model import ChunkId, Entry
+from flybackup.packing import ID_BYTES, LARGEST_CHUNK_BYTES
 
 RUN_CHUNKS = 1024
-_ID_BYTES = 32
 _LARGEST_RECORD_BYTES = 1024 * 1024
 _LENGTH_BYTES = 4
 
@@ -78,7 +78,7 @@ class Refs:
         self, rows: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
     ) -> Iterator[ChunkRef]:
         for row in rows.tolist():
-            name = bytes(self._ids[row * _ID_BYTES : (row + 1) * _ID_BYTES])
+            name = bytes(self._ids[row * ID_BYTES : (row + 1) * ID_BYTES])
             yield ChunkRef(int(offsets[row]), int(sizes[row]), ChunkId(name))
 
 
@@ -162,11 +162,13 @@ class _Follow:
 
 
 def _refs(record: _Record) -> Iterator[ChunkRef]:
-    if len(record.sizes) % 4 or len(record.ids) != _ID_BYTES * (len(record.sizes) // 4):
+    if len(record.sizes) % 4 or len(record.ids) != ID_BYTES * (len(record.sizes) // 4):
         raise IntegrityError("the manifest has a run whose columns differ in length")
     offset = record.at
     for row, size in enumerate(np.frombuffer(record.sizes, dtype="<u4").tolist()):
-        yield ChunkRef(offset, size, ChunkId(record.ids[row * _ID_BYTES : (row + 1) * _ID_BYTES]))
+        if not 0 < size <= LARGEST_CHUNK_BYTES:
+            raise IntegrityError("the manifest has a chunk of impossible size")
+        yield ChunkRef(offset, size, ChunkId(record.ids[row * ID_BYTES : (row + 1) * ID_BYTES]))
         offset += size
 
 

@@ -4,9 +4,10 @@ These are also what is stored (MessagePack, `docs/format.md`) and what `--json` 
 default but never renamed or removed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, NewType
+from typing import Literal, NamedTuple, NewType
 
 ChunkId = NewType("ChunkId", bytes)
 """Keyed BLAKE3-256 of a chunk's plaintext, 32 bytes."""
@@ -79,8 +80,8 @@ class Snapshot:
     """The head of a snapshot: everything but its entries, which lie in the manifest.
 
     `time` is when the capture began, by the store's clock. `method` says how a consistent view was got, in the
-    source's words. `session` names the writing session that this commits. `manifest` lists the chunks of the manifest
-    stream, in order.
+    source's words. `session` names the writing session that this commits. `manifest` lists the chunks (id, size)
+    of the manifest stream, in order.
     """
 
     id: SnapshotId
@@ -95,7 +96,18 @@ class Snapshot:
     warnings: tuple[str, ...] = ()
     tool: str
     session: str
-    manifest: tuple[bytes, ...]
+    manifest: tuple[tuple[bytes, int], ...]
+
+
+class Progress(NamedTuple):
+    """How far a long operation is: `done_bytes` of `total_bytes`, which is an estimate, or None when nobody knows."""
+
+    phase: Literal["capture", "restore", "verify", "check"]
+    done_bytes: int
+    total_bytes: int | None
+
+
+OnProgress = Callable[[Progress], None]
 
 
 def table_key(schema: str, table: str) -> str:

@@ -8,7 +8,8 @@ A segment is a run of chunks sealed together by one worker under one key. The ke
 collector can move sealed chunks into another pack without being able to read them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -109,23 +110,43 @@ def seal_segment(chunks: Sequence[tuple[ChunkId, Buffer]], key: SegmentKey, id_k
     for counter, ((name, plain), (encoding, data), length) in enumerate(zip(chunks, encoded, lengths, strict=True)):
         out = sealed[at : at + length]
         cipher.seal_into(counter, _bound(name, encoding), data, out)
-        open_chunk(cipher, name, out, counter=counter, encoding=encoding, size=len(plain), id_key=id_key)
+        open_chunk(cipher, ChunkRow(name, at, length, counter, encoding, len(plain)), out, id_key)
         at += length
     ids = [name for name, _ in chunks]
     sizes = [len(data) for _, data in chunks]
     return SealedSegment(key.salt, key.session, ids, sealed, lengths, sizes, bytes(e for e, _ in encoded))
 
 
-def open_chunk(
-    cipher: ChunkCipher, name: ChunkId, sealed: Buffer, *, counter: int, encoding: int, size: int, id_key: bytes
-) -> Buffer:
-    """Return the plain bytes of a chunk, proved to be the ones that *name* names.
+class ChunkRow(NamedTuple):
+    """One row of a directory: where a sealed chunk lies in its pack (`offset`, `length`), and what opens it."""
 
-    *size* bounds what may come out. Raise `IntegrityError` otherwise: first by the cipher's tag, last by the id, so
+    id: ChunkId
+    offset: int
+    length: int
+    counter: int
+    encoding: int
+    size: int
+
+
+def chunks_of(directory: Directory) -> Iterator[tuple[Segment, list[ChunkRow]]]:
+    """Yield the segments of a pack with their rows."""
+    columns = (directory.offsets, directory.lengths, directory.counters, directory.sizes)
+    offsets, lengths, counters, sizes = (np.frombuffer(column, dtype="<u4").tolist() for column in columns)
+    ids = (ChunkId(directory.ids[at : at + ID_BYTES]) for at in range(0, len(directory.ids), ID_BYTES))
+    rows = map(ChunkRow, ids, offsets, lengths, counters, directory.encodings, sizes)
+    for segment in directory.segments:
+        yield segment, list(islice(rows, segment.count))
+
+
+def open_chunk(cipher: ChunkCipher, row: ChunkRow, sealed: Buffer, id_key: bytes) -> Buffer:
+    """Return the plain bytes of a chunk, proved to be the ones that its id names.
+
+    `row.size` bounds what may come out. Raise `IntegrityError` otherwise: first by the cipher's tag, last by the id, so
     that even a chunk sealed by a thief of the write key cannot pass for another.
     """
-    plain = decompress(encoding, cipher.open(counter, _bound(name, encoding), sealed), size)
-    if len(plain) != size or chunk_id(id_key, plain) != name:
+    encoded = cipher.open(row.counter, _bound(row.id, row.encoding), sealed)
+    plain = decompress(row.encoding, encoded, row.size)
+    if len(plain) != row.size or chunk_id(id_key, plain) != row.id:
         raise IntegrityError("a chunk's content is not what its id says")
     return plain
 

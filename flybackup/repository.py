@@ -10,7 +10,7 @@
 import hmac
 import os
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -32,7 +32,7 @@ from flybackup.model import Snapshot, SnapshotId
 from flybackup.stores import Store
 
 FORMAT = 1
-TIME_FORMAT = "%Y%m%dt%H%M%S%fz"
+_TIME_FORMAT = "%Y%m%dt%H%M%S%fz"
 
 
 class _ConfigLine(msgspec.Struct, frozen=True):
@@ -67,6 +67,10 @@ class Repository:
             )
         return self.master
 
+    def with_store(self, store: Store) -> "Repository":
+        """Return this repository seen through *store*, which wraps the present one."""
+        return Repository(store, self.public_key, self.write_key, self.master)
+
     def load_index(self) -> ChunkIndex:
         """Read every index file. Raise `IntegrityError` naming one that is damaged."""
         index = ChunkIndex()
@@ -91,7 +95,9 @@ class Repository:
         self.store.put(key, seal_value(self.write_key.metadata, key, snapshot))
 
     def snapshot_key(self, source: str, time: datetime, snapshot: SnapshotId) -> str:
-        return f"snapshots/{self.write_key.source_key(source)}/{time.strftime(TIME_FORMAT)}-{snapshot}"
+        """Return where a snapshot's head lies; `parse_snapshot_key` reads it back."""
+        stamp = time.astimezone(UTC).strftime(_TIME_FORMAT)
+        return f"snapshots/{self.write_key.source_key(source)}/{stamp}-{snapshot}"
 
     def slots(self) -> Iterator[tuple[str, KeySlot]]:
         """Yield the key slots of this repository by name; those of an `init` that lost a race are not ours."""
@@ -115,6 +121,16 @@ class Repository:
             raise RefusedError("this is the last passphrase", hint="Add another one first: flybackup key add.")
         self.store.delete(found[0])
         return found[0]
+
+
+def parse_snapshot_key(key: str) -> tuple[datetime, SnapshotId]:
+    """Return the time and id in a snapshot's key. Raise `IntegrityError` for a key nobody of us wrote."""
+    stamp, _, snapshot = key.rpartition("/")[2].partition("-")
+    try:
+        time = datetime.strptime(stamp, _TIME_FORMAT).replace(tzinfo=UTC)
+    except ValueError as exc:
+        raise IntegrityError("is no snapshot's name", key=key) from exc
+    return time, SnapshotId(snapshot)
 
 
 def create(store: Store, passphrase: str, *, label: str, now: datetime) -> Repository:
