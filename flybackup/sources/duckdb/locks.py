@@ -1,0 +1,105 @@
+"""Who holds a file: by its POSIX locks and by the open files of every process that /proc shows. Linux.
+
+DuckDB locks its file with `fcntl` (whole file; exclusive for writing, shared for READ_ONLY). Asking with F_GETLK takes
+no lock and disturbs none.
+"""
+
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_FLOCK = struct.Struct("hhqqi4x")
+_PROC = Path("/proc")
+
+
+class Holder(NamedTuple):
+    """A process that has a file open or locked. `pid` 0 is one of another PID namespace: it cannot be named."""
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} ({self.command})" if self.pid else "a process of another container"
+
+
+def writer_of(fd: int) -> Holder | None:
+    """Return the process that holds a write lock on the open file: a DuckDB that may write."""
+    return _lock_holder(fd, fcntl.F_RDLCK)
+
+
+def user_of(fd: int) -> Holder | None:
+    """Return a process that holds any lock on the open file: a DuckDB that reads or writes."""
+    return _lock_holder(fd, fcntl.F_WRLCK)
+
+
+def _lock_holder(fd: int, want: int) -> Holder | None:
+    answer = fcntl.fcntl(fd, fcntl.F_GETLK, _FLOCK.pack(want, os.SEEK_SET, 0, 0, 0))
+    kind, _, _, _, pid = _FLOCK.unpack(answer)
+    return None if kind == fcntl.F_UNLCK else Holder(max(pid, 0), _command(pid))
+
+
+def openers(paths: Iterable[Path]) -> Iterator[Holder]:
+    """Yield every other process that has one of the existing *paths* open and that this user may look into."""
+    wanted = {(found.st_dev, found.st_ino) for path in paths if (found := _stat(path)) is not None}
+    for process in _PROC.glob("[0-9]*"):
+        if int(process.name) != os.getpid() and not wanted.isdisjoint(_open_files(process)):
+            yield Holder(int(process.name), _command(int(process.name)))
+
+
+def locked_by_this_process(path: Path) -> bool:
+    """Tell whether this very process holds a lock on *path*, which closing any descriptor of it would drop (POSIX)."""
+    wanted = _stat(path)
+    for link in _list(_PROC / "self" / "fd"):
+        found = _stat(link)
+        if wanted and found and (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            try:
+                info = (_PROC / "self" / "fdinfo" / link.name).read_text()
+            except OSError:
+                continue
+            if "\nlock:" in info:
+                return True
+    return False
+
+
+def duckdb_version_of(pid: int) -> str | None:
+    """Return the version of the DuckDB wheel a Python process has loaded; None for any other process."""
+    try:
+        maps = (_PROC / str(pid) / "maps").read_text()
+    except OSError:
+        return None
+    for library in set(re.findall(r"(/\S*_?duckdb\S*\.so)$", maps, re.MULTILINE)):
+        for parent in Path(library).parents[:2]:
+            for found in parent.glob("duckdb-*.dist-info"):
+                return found.name.removeprefix("duckdb-").removesuffix(".dist-info")
+    return None
+
+
+def _open_files(process: Path) -> Iterator[tuple[int, int]]:
+    for link in _list(process / "fd"):
+        if (found := _stat(link)) is not None:
+            yield found.st_dev, found.st_ino
+
+
+def _list(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:  # it ended, or belongs to somebody else
+        return []
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _command(pid: int) -> str:
+    try:
+        return (_PROC / str(pid) / "comm").read_text().strip()
+    except OSError:
+        return "unknown"

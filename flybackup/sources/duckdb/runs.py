@@ -1,0 +1,69 @@
+"""Neighbouring blocks read together, into one buffer that is used again and again, and checked there."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from flybackup.chunking import Extent
+from flybackup.sources.duckdb.layout import MAX_BLOCK_BYTES, Mask, block_offset, holds, words_of
+from flybackup.sources.duckdb.live import REREADS, LiveFile
+
+RUN_BYTES = 4 << 20
+
+
+class TornRunError(Exception):
+    """A used block did not hold, however often it was read."""
+
+    def __init__(self, block: int) -> None:
+        super().__init__(f"block {block}")
+        self.block = block
+
+
+def runs(wanted: Mask, block_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield [first, last) of neighbouring wanted blocks, at most `RUN_BYTES` together, ascending."""
+    blocks = np.flatnonzero(wanted)
+    if not blocks.size:
+        return
+    longest = RUN_BYTES // block_bytes
+    breaks = np.flatnonzero(np.diff(blocks) != 1) + 1
+    for group in np.split(blocks, breaks):
+        first, end = int(group[0]), int(group[-1]) + 1
+        for start in range(first, end, longest):
+            yield start, min(start + longest, end)
+
+
+class RunReader:
+    """Reads runs of a live file without allocating: page faults would cost more than the reading."""
+
+    def __init__(self, live: LiveFile) -> None:
+        self._live = live
+        self._buffer = memoryview(bytearray(RUN_BYTES))
+        self._products = np.empty(MAX_BLOCK_BYTES // 8, np.uint64)
+
+    def read(self, size: int, first: int, used: Mask, block_bytes: int) -> Extent:
+        """Read the blocks from *first* on, one for each item of *used*, of a file that ends at *size*.
+
+        Raise `TornRunError` when a used block is not whole. The buffer is used again by the next call.
+        """
+        offset = block_offset(first, block_bytes)
+        view = self._buffer[: min(used.size * block_bytes, size - offset)]
+        count = self._live.read_into(view, offset)
+        view[count:] = bytes(len(view) - count)  # a free end was cut off meanwhile
+        for index in np.flatnonzero(used):
+            start = int(index) * block_bytes
+            self._check(view[start : start + block_bytes], first + int(index), block_bytes)
+        return Extent(offset, view)
+
+    def zeros(self, size: int, first: int, last: int, block_bytes: int) -> Extent:
+        """Return zeros in place of blocks that were given and have become a hole."""
+        offset = block_offset(first, block_bytes)
+        view = self._buffer[: min((last - first) * block_bytes, size - offset)]
+        view[:] = bytes(len(view))
+        return Extent(offset, view)
+
+    def _check(self, view: memoryview, block: int, block_bytes: int) -> None:
+        for _ in range(REREADS):
+            if len(view) == block_bytes and holds(words_of(view), self._products):
+                return
+            self._live.read_into(view, block_offset(block, block_bytes))
+        raise TornRunError(block)

@@ -1,0 +1,99 @@
+"""Writing a restored database beside its target, under a name nobody can guess, synced before it is believed."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from flybackup.errors import SourceError
+from flybackup.sources import Stream
+from flybackup.sources.duckdb.wal import WAL_SUFFIXES
+from flybackup.sources.duckdb.walcopy import beside
+
+PRIVATE_MODE = 0o600
+
+
+def staged_name(target: Path) -> Path:
+    return target.with_name(f".{target.name}.restoring-{secrets.token_hex(8)}")
+
+
+def family(database: Path) -> list[Path]:
+    """Return every file that belongs to *database* and exists, the database itself last."""
+    paths = [*(beside(database, suffix) for suffix in WAL_SUFFIXES), database]
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def remove(database: Path) -> None:
+    for path in family(database):
+        path.unlink(missing_ok=True)
+
+
+def write_streams(streams: Iterator[Stream], database: Path) -> int:
+    """Write the database and its logs to *database* and the names that follow from it. Return the bytes written.
+
+    The first stream is the database, whatever it is called; the others are its logs. Raise `SourceError`.
+    """
+    written = 0
+    name: str | None = None
+    for stream in streams:
+        name = name or stream.entry.path
+        suffix = stream.entry.path.removeprefix(name)
+        if not stream.entry.path.startswith(name) or suffix not in ("", *WAL_SUFFIXES):
+            raise SourceError(f"a DuckDB snapshot holds no such entry: {stream.entry.path!r}")
+        written += _write(stream, beside(database, suffix))
+    if name is None:
+        raise SourceError("the snapshot holds no database file", hint="Choose another snapshot.")
+    return written
+
+
+def _write(stream: Stream, path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_MODE)
+    except OSError as exc:
+        raise _write_error(path, exc) from exc
+    try:
+        return _write_extents(stream, fd, path)
+    finally:
+        os.close(fd)
+
+
+def _write_extents(stream: Stream, fd: int, path: Path) -> int:
+    """The extents' own errors are their source's and pass; those of writing become `SourceError`."""
+    written, size = 0, stream.entry.size
+    for extent in stream.extents:
+        if not len(extent.data):
+            size = extent.offset
+        try:
+            _pwrite(fd, extent.data, extent.offset)
+        except OSError as exc:
+            raise _write_error(path, exc) from exc
+        written += len(extent.data)
+    try:
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+    except OSError as exc:
+        raise _write_error(path, exc) from exc
+    return written
+
+
+def _pwrite(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def _write_error(path: Path, exc: OSError) -> SourceError:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Free some space or restore to another volume; what was written of it has been removed again."
+        return SourceError(f"no space left in {path.parent} for the restored database", hint=hint)
+    return SourceError(f"cannot write beside {path.parent / path.name}: {exc.strerror}", hint="Check the directory.")
+
+
+def sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
