@@ -52,3 +52,10 @@ class Conveyor(Generic[A, B]):
     def drain(self) -> None:
         while self._pending:
             self._sink(self._pending.popleft().result())
+
+    def salvage(self) -> None:
+        """Hand on the results of those that succeeded, in order; forget the others. The pool has been shut down."""
+        for future in self._pending:
+            if not future.cancelled() and future.exception() is None:
+                self._sink(future.result())
+        self._pending.clear()

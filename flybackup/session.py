@@ -11,6 +11,8 @@ The calling thread hashes, looks up and packs; threads compress, seal and transf
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -20,6 +22,7 @@ from flybackup.clock import Clock
 from flybackup.concurrency import Conveyor
 from flybackup.crypto import SALT_BYTES, chunk_id, new_session_key
 from flybackup.envelope import seal_value
+from flybackup.errors import StoreError
 from flybackup.index import ChunkIndex, IndexedPack, encode_index
 from flybackup.manifest import Refs
 from flybackup.model import ChunkId, Snapshot
@@ -36,12 +39,19 @@ from flybackup.packing import (
 )
 from flybackup.repository import Repository
 
-PACK_BYTES = 16 * 1024 * 1024
-BATCH_BYTES = 2 * 1024 * 1024
 UPLOADS = 2
 WORKERS = max(2, min(4, os.cpu_count() or 1))
-INDEX_EVERY_BYTES = 256 * 1024 * 1024
-INDEX_EVERY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is done at a time. The defaults are the ones measured in `docs/performance.md`."""
+
+    pack_bytes: int = 16 * 1024 * 1024
+    batch_bytes: int = 2 * 1024 * 1024
+    index_every_bytes: int = 256 * 1024 * 1024
+    index_every_seconds: float = 60.0
+
 
 Batch = list[tuple[ChunkId, bytes]]
 
@@ -53,7 +63,8 @@ class Session:
     index files are written every so often.
     """
 
-    def __init__(self, repository: Repository, clock: Clock) -> None:
+    def __init__(self, repository: Repository, clock: Clock, pace: Pace) -> None:
+        self._pace = pace
         self._repository = repository
         self._clock = clock
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="seal")
@@ -63,13 +74,13 @@ class Session:
         self.index = repository.load_index()
         self._put = Conveyor(self._uploads, self._put_pack, self._note_put, ahead=UPLOADS - 1)
         self._unindexed: list[IndexedPack] = []
-        self._index_due = clock.monotonic() + INDEX_EVERY_SECONDS
+        self._index_due = clock.monotonic() + pace.index_every_seconds
         keys = repository.write_key
         session_key = new_session_key(repository.public_key, repository.id)
         data = _Kind(DATA, keys.data_ids, session_key.secret, session_key.sealed, keys.metadata)
         manifest = _Kind(MANIFEST, keys.manifest_ids, keys.metadata, None, keys.metadata)
-        self._data = _ChunkWriter(data, self.index, self._pool, self._upload)
-        self._manifest = _ChunkWriter(manifest, self.index, self._pool, self._upload)
+        self._data = _ChunkWriter(data, pace, self.index, self._pool, self._upload)
+        self._manifest = _ChunkWriter(manifest, pace, self.index, self._pool, self._upload)
         self.bytes_stored = 0
 
     def _announce(self) -> datetime:
@@ -84,6 +95,14 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._uploads.shutdown(wait=True, cancel_futures=True)
+        if exc is not None and not isinstance(exc, StoreError):
+            self._salvage()
+
+    def _salvage(self) -> None:
+        """Index what was put before it went wrong, so that the next try need not put it again."""
+        with suppress(StoreError):
+            self._put.salvage()
+            self._write_index()
 
     @property
     def chunks(self) -> int:
@@ -130,7 +149,7 @@ class Session:
         self._unindexed.append(pack)
         self.bytes_stored += pack.size
         waiting = sum(pack.size for pack in self._unindexed)
-        if waiting >= INDEX_EVERY_BYTES or self._clock.monotonic() >= self._index_due:
+        if waiting >= self._pace.index_every_bytes or self._clock.monotonic() >= self._index_due:
             self._write_index()
 
     def _write_index(self) -> None:
@@ -139,7 +158,7 @@ class Session:
             self._repository.store.put(key, stored)
             self.bytes_stored += len(stored)
             self._unindexed = []
-        self._index_due = self._clock.monotonic() + INDEX_EVERY_SECONDS
+        self._index_due = self._clock.monotonic() + self._pace.index_every_seconds
 
 
 class _Kind(NamedTuple):
@@ -155,8 +174,11 @@ class _Kind(NamedTuple):
 class _ChunkWriter:
     """Chunks of one kind on their way into packs."""
 
-    def __init__(self, kind: _Kind, index: ChunkIndex, pool: Executor, sink: Callable[[FinishedPack], None]) -> None:
+    def __init__(
+        self, kind: _Kind, pace: Pace, index: ChunkIndex, pool: Executor, sink: Callable[[FinishedPack], None]
+    ) -> None:
         self._kind = kind
+        self._pace = pace
         self._index = index
         self._sink = sink
         self._builder = PackBuilder(kind.name)
@@ -185,7 +207,7 @@ class _ChunkWriter:
         self._batch_bytes += len(data)
         self.new += 1
         self.bytes_new += len(data)
-        if self._batch_bytes >= BATCH_BYTES:
+        if self._batch_bytes >= self._pace.batch_bytes:
             self._submit()
 
     def _submit(self) -> None:
@@ -199,7 +221,7 @@ class _ChunkWriter:
 
     def _pack(self, segment: SealedSegment) -> None:
         self._builder.add(segment)
-        if self._builder.size >= PACK_BYTES:
+        if self._builder.size >= self._pace.pack_bytes:
             self._finish_pack()
 
     def _finish_pack(self) -> None:

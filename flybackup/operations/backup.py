@@ -1,7 +1,7 @@
 """Back up one source: capture, store, commit."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flybackup import __version__
@@ -10,7 +10,7 @@ from flybackup.clock import Clock
 from flybackup.manifest import encode
 from flybackup.model import OnProgress, Progress, Snapshot, SnapshotId, Summary
 from flybackup.repository import Repository
-from flybackup.session import Session
+from flybackup.session import Pace, Session
 from flybackup.sources import Source, Stream
 from flybackup.stores.counting import CountingStore
 
@@ -22,6 +22,7 @@ class BackupRequest:
     name: str
     tags: Sequence[str]
     scratch: Path
+    pace: Pace = field(default_factory=Pace)
 
 
 def backup(
@@ -35,7 +36,7 @@ def backup(
     begun = clock.monotonic()
     counting = CountingStore(repository.store)
     counted = repository.with_store(counting)
-    with Session(counted, clock) as session:
+    with Session(counted, clock, request.pace) as session:
         tally = _Tally(session, on_progress)
         with source.capture(request.scratch) as capture:
             manifest = session.store_manifest(tally.records(capture.streams()))
