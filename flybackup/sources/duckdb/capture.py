@@ -19,6 +19,7 @@ from flybackup.sources.duckdb.validation import ValidationError, Validator, tabl
 from flybackup.sources.duckdb.walcopy import WalCopy, checkpoint_running
 
 _PIECE_BYTES = 1 << 20
+_LIVE_TRIES = 2
 _CHECKPOINT_WAIT_SECONDS = 5.0
 _CHECKPOINT_PAUSE_SECONDS = 0.005
 
@@ -93,19 +94,28 @@ class DuckdbCapture:
         yield from self._validated_staged()
 
     def _validated_live(self) -> Generator[Extent, None, bool]:
-        """Copy, and validate with DuckDB reading from the live file. Return False when that proved nothing."""
+        """Copy, and validate with DuckDB reading from the live file. Return False when that proved nothing.
+
+        A second try gives only what changed since the first.
+        """
         with KeptBlocks(self._scratch / "kept.duckdb", everything=False) as kept:
             copy = self._raw_copy(kept)
-            view = yield from copy.extents()
-            kept.write_map(self._scratch / "kept.map")
-            try:
-                answer = self._validator.ask(self._layers_job(view, kept), size=view.size)
-            except ValidationError:
-                return False  # the live file changed under DuckDB, or it is bad: a staged copy will tell
-            if not self._is_still(view, answer["live_blocks"]):
-                return False
-            self._outcome = Outcome(view, table_facts(answer), copy.passes, staged=False)
-            return True
+            for _ in range(_LIVE_TRIES):
+                view = yield from copy.extents()
+                kept.write_map(self._scratch / "kept.map")
+                tables = self._measured_live(view, kept)
+                if tables is not None:
+                    self._outcome = Outcome(view, tables, copy.passes, staged=False)
+                    return True
+        return False
+
+    def _measured_live(self, view: View, kept: KeptBlocks) -> dict[str, TableFacts] | None:
+        """Return what DuckDB found; None when the live file changed under it (or is bad: a staged copy will tell)."""
+        try:
+            answer = self._validator.ask(self._layers_job(view, kept), size=view.size)
+        except ValidationError:
+            return None
+        return table_facts(answer) if self._is_still(view, answer["live_blocks"]) else None
 
     def _validated_staged(self) -> Generator[Extent, None, None]:
         """Copy into scratch as well and validate there; once again from the beginning when DuckDB rejects it."""

@@ -63,19 +63,20 @@ def _measure_layers(job: Job) -> Result:
     database = LayeredFile(layers)
     files: dict[str, SnapshotFile] = {DATABASE + suffix: LogFile(Path(path)) for suffix, path in job["logs"].items()}
     files[DATABASE] = database
-    con = duckdb.connect(":memory:")
-    con.register_filesystem(SnapshotFileSystem(files))
-    restricted(con, job, [f"{PROTOCOL}://"])
-    attach(con, f"{PROTOCOL}://{DATABASE}", "snapshot", "READ_ONLY")
-    return {"tables": _measure(con, checksums=job["checksums"]), "live_blocks": _ranges(database.live_blocks)}
+    with duckdb.connect(":memory:") as con:
+        con.register_filesystem(SnapshotFileSystem(files))
+        restricted(con, job, [f"{PROTOCOL}://"])
+        attach(con, f"{PROTOCOL}://{DATABASE}", "snapshot", "READ_ONLY")
+        tables = _measure(con, checksums=job["checksums"])
+    return {"tables": tables, "live_blocks": _ranges(database.live_blocks)}
 
 
 def _measure_file(job: Job) -> Result:
     """Measure the database file at a path that nobody else uses."""
-    con = duckdb.connect(":memory:")
-    restricted(con, job, [str(Path(job["path"]).parent) + "/"])
-    attach(con, job["path"], "snapshot", "READ_ONLY")
-    return {"tables": _measure(con, checksums=job["checksums"]), "live_blocks": []}
+    with duckdb.connect(":memory:") as con:
+        restricted(con, job, [str(Path(job["path"]).parent) + "/"])
+        attach(con, job["path"], "snapshot", "READ_ONLY")
+        return {"tables": _measure(con, checksums=job["checksums"]), "live_blocks": []}
 
 
 def _measure(con: duckdb.DuckDBPyConnection, *, checksums: bool) -> dict[str, tuple[int, str | None]]:

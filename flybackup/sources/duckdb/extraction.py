@@ -28,24 +28,29 @@ def tables_of(con: duckdb.DuckDBPyConnection, database: str) -> list[Table]:
 
 def extract(job: dict[str, Any]) -> dict[str, Any]:
     """Copy the tables named in *job* from `path` to the new file `target`, in the same storage version if possible."""
-    con = duckdb.connect(":memory:")
-    restricted(con, job, [str(Path(job[key]).parent) + "/" for key in ("path", "target")])
-    attach(con, job["path"], "snapshot", "READ_ONLY")
-    there = tables_of(con, "snapshot")
-    wanted, unknown = _chosen(there, job["tables"])
-    if unknown:
-        names = ", ".join(sorted(table_key(*table) for table in there))
-        return {"refused": f"the snapshot has no table {', '.join(unknown)}", "hint": f"It has: {names}"}
-    attach(con, job["target"], "extract", *_same_format(job["block_bytes"], job["storage_version"]))
+    with duckdb.connect(":memory:") as con:
+        restricted(con, job, [str(Path(job[key]).parent) + "/" for key in ("path", "target")])
+        attach(con, job["path"], "snapshot", "READ_ONLY")
+        there = tables_of(con, "snapshot")
+        wanted, unknown = _chosen(there, job["tables"])
+        if unknown:
+            names = ", ".join(sorted(table_key(*table) for table in there))
+            return {"refused": f"the snapshot has no table {', '.join(unknown)}", "hint": f"It has: {names}"}
+        attach(con, job["target"], "extract", *_same_format(job["block_bytes"], job["storage_version"]))
+        refusal = _fill(con, [table for table in there if table not in wanted], wanted)
+        con.execute("DETACH extract")
+        return refusal
+
+
+def _fill(con: duckdb.DuckDBPyConnection, unwanted: list[Table], wanted: list[Table]) -> dict[str, Any]:
     con.execute("COPY FROM DATABASE snapshot TO extract (SCHEMA)")
     _drop_views(con)
-    left = _until_done([table for table in there if table not in wanted], lambda table: _drop(con, table))
+    left = _until_done(unwanted, lambda table: _drop(con, table))
     if left:
         return _needed_refusal(left)
     left = _until_done(wanted, lambda table: _copy_rows(con, table))
     if left:
         return {"refused": f"could not fill {table_key(*left[0])}", "hint": "Restore all of the snapshot instead."}
-    con.execute("DETACH extract")
     return {}
 
 
