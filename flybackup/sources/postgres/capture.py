@@ -1,0 +1,221 @@
+"""Dump a database and count its rows in one and the same snapshot.
+
+The order of the steps is what makes it right:
+
+1. The tables are listed in a transaction of its own, for the listing takes a snapshot.
+2. A new REPEATABLE READ transaction locks them all (ACCESS SHARE: readers and writers go on, TRUNCATE and DDL wait).
+   LOCK TABLE takes no snapshot. Without the locks a TRUNCATE, which does not respect snapshots, could fall between
+   the count and the dump.
+3. Its first query takes the snapshot, which is exported. The tables are listed again, in it: one that is not locked
+   appeared in between, and everything starts again.
+4. Globals are read, and sequences: these are outside every snapshot, but what the dump reads later is not lower.
+5. `pg_dump --snapshot` runs while this session, which must stay open, counts.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from flybackup.chunking import Extent
+from flybackup.errors import SourceError
+from flybackup.model import Entry, Facts
+from flybackup.sources import Captured, Stream
+from flybackup.sources.postgres import catalog, clients, facts, globals as cluster
+from flybackup.sources.postgres.catalog import Relation
+from flybackup.sources.postgres.clients import Client
+from flybackup.sources.postgres.connection import Address, Connection, connected, translated
+from flybackup.sources.postgres.preflight import findings
+from flybackup.sources.postgres.process import dump_command, running
+
+_ATTEMPTS: Final = 20
+_LOCKS_PER_STATEMENT: Final = 500
+_TRANSACTION_TIMEOUT_SINCE: Final = 17
+_VANISHED: Final = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.WrongObjectType,
+)
+
+
+class PostgresCapture:
+    """An exported snapshot; lives as long as its session."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        address: Address,
+        view: "View",
+        client: Client,
+        scratch: Path,
+        *,
+        checksums: bool,
+        lock_timeout_seconds: float,
+    ) -> None:
+        self._connection = connection
+        self._address = address
+        self._view = view
+        self._client = client
+        self._scratch = scratch
+        self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
+        here = catalog.server(connection)
+        self._engine = f"PostgreSQL {here.version}"
+        self._measurement = facts.Measurement(
+            connection, facts.countable(view.relations, standby=here.standby), checksums=checksums
+        )
+        self._archive_version = ""
+        self._warnings: list[str] = []
+        self._active: Generator[Extent] | None = None
+        self._finished = False
+
+    def streams(self) -> Iterator[Stream]:
+        """Yield the globals, which a restore needs first, then the dump."""
+        content = cluster.dump(self._view.globals)
+        yield Stream(Entry(path="globals", kind="dump", size=len(content)), iter([Extent(0, content)]))
+        self._active = self._dump()
+        yield Stream(Entry(path="dump", kind="dump"), self._active)
+
+    def finish(self) -> Captured:
+        if not self._finished:
+            raise SourceError("the dump was not read to its end")
+        measured = Facts(
+            tables=self._measurement.tables,
+            engine=self._engine,
+            sequences=self._view.sequences,
+            details=self._view.details
+            | {"client_version": self._client.version, "archive_version": self._archive_version},
+        )
+        method = f"pg_dump {self._client.version} -Fc in exported snapshot"
+        return Captured(measured, method, (*self._view.warnings, *self._measurement.warnings, *self._warnings))
+
+    def close(self) -> None:
+        """End the dump and the count where a reader has given up."""
+        if self._active is not None:
+            self._active.close()
+
+    def _dump(self) -> Generator[Extent]:
+        with self._counting() as counted, running(self._arguments(), self._address, self._scratch) as program:
+            for extent in program.output():
+                if extent.offset == 0:
+                    self._archive_version = archive_version(extent.data)
+                yield extent
+                if counted.done():
+                    # A failed count spoils the snapshot: say so now, not after the rest of the dump.
+                    counted.result()
+            self._warnings += [line for line in program.last_words().splitlines() if "warning:" in line]
+            counted.result()
+        self._finished = True
+
+    @contextmanager
+    def _counting(self) -> Generator["Future[None]"]:
+        """Count in the snapshot's own session while the block runs; when the block fails, stop counting."""
+        with translated(self._address, doing="cannot count the rows"), ThreadPoolExecutor(1, "count") as pool:
+            counted = pool.submit(self._measurement.run)
+            try:
+                yield counted
+            except BaseException:
+                if not counted.done():
+                    self._measurement.stop()
+                raise
+
+    def _arguments(self) -> list[str]:
+        snapshot = f"--snapshot={self._view.snapshot}"
+        return dump_command(self._client, self._address, snapshot, f"--lock-wait-timeout={self._lock_timeout_ms}")
+
+
+class View:
+    """What was read in the exported snapshot, before the dump begins."""
+
+    def __init__(self, connection: Connection, snapshot: str, relations: list[Relation]) -> None:
+        self.snapshot = snapshot
+        self.relations = relations
+        self.sequences = catalog.sequences(connection)
+        self.details = catalog.details(connection)
+        self.globals = cluster.read(connection)
+        self.warnings: list[str] = []
+        hidden = [role.name for role in self.globals.roles if role.login]
+        if not self.globals.passwords and hidden:
+            self.warnings.append(
+                f"the passwords of roles cannot be read by {connection.info.user} and are not in the snapshot: "
+                + ", ".join(hidden)
+            )
+
+
+@contextmanager
+def capture(
+    address: Address, scratch: Path, *, checksums: bool, first: Sequence[Path], lock_timeout_seconds: float
+) -> Generator[PostgresCapture]:
+    """Open a snapshot of the database. Raise `SourceError` when something speaks against it."""
+    with connected(address) as connection:
+        found = findings(connection, first)
+        if errors := [finding for finding in found if finding.level == "error"]:
+            raise SourceError(
+                f"{address.url}: " + "; ".join(error.what for error in errors),
+                hint="; ".join(dict.fromkeys(error.do for error in errors if error.do)),
+            )
+        client = clients.for_dump(catalog.server(connection).major, clients.installed(first))
+        view = exported(connection, address, lock_timeout_seconds=lock_timeout_seconds)
+        view.warnings[:0] = [f"{finding.what} ({finding.do})" for finding in found]
+        opened = PostgresCapture(
+            connection,
+            address,
+            view,
+            client,
+            scratch,
+            checksums=checksums,
+            lock_timeout_seconds=lock_timeout_seconds,
+        )
+        with closing(opened):
+            yield opened
+
+
+def exported(connection: Connection, address: Address, *, lock_timeout_seconds: float) -> View:
+    """Lock every table, then export a snapshot; leave the session in its transaction. Raise `SourceError`."""
+    for _ in range(_ATTEMPTS):
+        before = facts.countable(catalog.relations(connection), standby=catalog.server(connection).standby)
+        try:
+            _lock(connection, before, lock_timeout_seconds)
+            snapshot, after = _snapshot(connection)
+            if _lockable(after) <= _lockable(before):
+                connection.execute("SET LOCAL lock_timeout = 0")
+                return View(connection, snapshot, after)
+        except _VANISHED:
+            # A table was dropped between the listing and its lock.
+            pass
+        connection.execute("ROLLBACK")
+    raise SourceError(
+        f"{address.url}: tables appeared or vanished during {_ATTEMPTS} attempts to lock them all",
+        hint="back up when no migration is running",
+    )
+
+
+def _lock(connection: Connection, relations: Iterable[Relation], lock_timeout_seconds: float) -> None:
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    connection.execute(f"SET LOCAL lock_timeout = {round(lock_timeout_seconds * 1000)}")
+    if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE * 10_000:
+        connection.execute("SET LOCAL transaction_timeout = 0")
+    names = [sql.SQL("ONLY {}").format(relation.sql) for relation in relations if relation.kind in ("r", "p")]
+    for start in range(0, len(names), _LOCKS_PER_STATEMENT):
+        batch = sql.SQL(", ").join(names[start : start + _LOCKS_PER_STATEMENT])
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(batch))
+
+
+def _snapshot(connection: Connection) -> tuple[str, list[Relation]]:
+    (snapshot,) = catalog.one(connection, "SELECT pg_catalog.pg_export_snapshot()")
+    return str(snapshot), catalog.relations(connection)
+
+
+def _lockable(relations: Iterable[Relation]) -> set[int]:
+    return {relation.oid for relation in relations if relation.kind in ("r", "p")}
+
+
+def archive_version(head: bytes | bytearray | memoryview) -> str:
+    """Return the version in the head of a custom-format archive: `PGDMP`, then three bytes (pg_backup_archiver.c)."""
+    start = bytes(head[:8])
+    if len(start) < 8 or start[:5] != b"PGDMP":  # noqa: PLR2004  # the length just read
+        raise SourceError("pg_dump did not write an archive", hint="is the pg_dump found the real one?")
+    return f"{start[5]}.{start[6]}"

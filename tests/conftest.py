@@ -1,0 +1,3 @@
+"""Servers that tests share: real ones, started once a session on free ports."""
+
+pytest_plugins = ["servers.postgres", "servers.s3"]
