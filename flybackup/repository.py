@@ -27,7 +27,17 @@ from flybackup.errors import (
     WrongKeyError,
 )
 from flybackup.index import ChunkIndex, decode_index
-from flybackup.keys import KeySlot, Master, WriteKey, parse_recovery_key, parse_write_key, read_slot, unwrap, wrap
+from flybackup.keys import (
+    Argon2Cost,
+    KeySlot,
+    Master,
+    WriteKey,
+    parse_recovery_key,
+    parse_write_key,
+    read_slot,
+    unwrap,
+    wrap,
+)
 from flybackup.model import Snapshot, SnapshotId
 from flybackup.stores import Store
 
@@ -133,13 +143,13 @@ def parse_snapshot_key(key: str) -> tuple[datetime, SnapshotId]:
     return time, SnapshotId(snapshot)
 
 
-def create(store: Store, passphrase: str, *, label: str, now: datetime) -> Repository:
+def create(store: Store, passphrase: str, *, label: str, now: datetime, cost: Argon2Cost | None = None) -> Repository:
     """Make a repository; writing `config` is the commit. Raise `RefusedError` when the store holds one already."""
     if _has_config(store):
         raise RefusedError(f"{store.url} holds a repository already", hint="Use it, or choose another place.")
     master = Master(os.urandom(16), os.urandom(32))
     public_key = master.private_key.public_bytes()
-    _put_slot(store, wrap(master, passphrase, label=label, created=now.isoformat()))
+    _put_slot(store, wrap(master, passphrase, label=label, created=now.isoformat(), cost=cost))
     line = _ConfigLine(format=FORMAT, id=master.repository_id.hex(), public_key=public_key, created=now.isoformat())
     try:
         store.create("config", _config(msgspec.json.encode(line), master.write_key))

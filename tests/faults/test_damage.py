@@ -1,0 +1,162 @@
+"""Flip, truncate, swap and delete each kind of object: always a typed error that names it, never wrong data."""
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import pytest
+from engine.bytes_source import BytesSource
+from engine.simple import CLOCK, PASSPHRASE, back_up, checked, make_repository, restored
+from hypothesis import given, settings, strategies as st
+
+from flybackup import repository as repositories
+from flybackup.errors import IntegrityError, RepositoryNotFoundError, UnsupportedFormatError
+from flybackup.repository import Repository
+from flybackup.stores import Store
+from flybackup.stores.memory import MemoryStore
+
+T = TypeVar("T")
+
+DATA = {"db": random.Random(5).randbytes(900_000), "dump": b"row\n" * 100_000}
+KINDS = ("config", "keys/", "packs/", "index/", "snapshots/")
+
+
+def make() -> Repository:
+    repository = make_repository()
+    back_up(repository, BytesSource(DATA), "app")
+    back_up(repository, BytesSource({"db": b"another"}), "other")
+    return repository
+
+
+PRISTINE = make()
+
+
+def copy() -> MemoryStore:
+    store = MemoryStore(CLOCK)
+    for info in PRISTINE.store.list(""):
+        store.put(info.key, PRISTINE.store.get(info.key))
+    return store
+
+
+def keys(kind: str) -> list[str]:
+    return [info.key for info in PRISTINE.store.list(kind)]
+
+
+def change(store: Store, key: str, how: Callable[[bytes], bytes]) -> None:
+    stored = store.get(key)
+    store.delete(key)
+    store.put(key, how(stored))
+
+
+def flip(bit: int) -> Callable[[bytes], bytes]:
+    def flipped(stored: bytes) -> bytes:
+        changed = bytearray(stored)
+        changed[bit % len(changed)] ^= 1 << (bit // len(changed) % 8)
+        return bytes(changed)
+
+    return flipped
+
+
+def assert_found(store: Store, key: str) -> None:
+    """Opening or checking names the object; restoring gives the right bytes or an integrity error, never others."""
+    opened = outcome(lambda: repositories.open_with_passphrase(store, PASSPHRASE))
+    if isinstance(opened, IntegrityError):
+        assert opened.key == key
+        return
+    report = checked(opened)
+    assert key in {damage.object for damage in report.errors}
+    for source, data in (("app", DATA), ("other", {"db": b"another"})):
+        content = outcome(partial(restored, opened, source))
+        assert isinstance(content, IntegrityError) or content == data
+
+
+def outcome(act: Callable[[], T]) -> T | IntegrityError:
+    try:
+        return act()
+    except IntegrityError as exc:
+        return exc
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KINDS), st.data())
+def test_a_flipped_bit(kind: str, data: st.DataObject) -> None:
+    store, key = copy(), data.draw(st.sampled_from(keys(kind)))
+    change(store, key, flip(data.draw(st.integers(0, 8 * 2_000_000))))
+
+    assert_found(store, key)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(KINDS), st.data())
+def test_a_truncated_object(kind: str, data: st.DataObject) -> None:
+    store, key = copy(), data.draw(st.sampled_from(keys(kind)))
+    keep = data.draw(st.floats(0, 0.9999))
+    change(store, key, lambda stored: stored[: int(len(stored) * keep)])
+
+    assert_found(store, key)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(("packs/", "index/", "snapshots/")), st.data())
+def test_two_objects_swapped(kind: str, data: st.DataObject) -> None:
+    store = copy()
+    one, two = data.draw(st.permutations(keys(kind)))[:2]
+    first, second = store.get(one), store.get(two)
+    change(store, one, lambda _: second)
+    change(store, two, lambda _: first)
+
+    assert_found(store, one)
+
+
+@pytest.mark.parametrize("key", keys("packs/"))
+def test_a_deleted_pack_is_named_with_the_snapshots_that_need_it(key: str) -> None:
+    store = copy()
+    store.delete(key)
+    repository = repositories.open_with_passphrase(store, PASSPHRASE)
+
+    report = checked(repository, read_data=False)
+
+    (damage,) = (damage for damage in report.errors if damage.object == key)
+    assert damage.problem == "is missing from the store"
+    assert len(damage.snapshots) == 1
+    with pytest.raises(IntegrityError, match=key):
+        restored(repository, damage.snapshots[0])
+
+
+@pytest.mark.parametrize("key", keys("index/"))
+def test_a_deleted_index_file_is_noticed(key: str) -> None:
+    store = copy()
+    store.delete(key)
+    repository = repositories.open_with_passphrase(store, PASSPHRASE)
+
+    assert any("no index file knows" in damage.problem for damage in checked(repository, read_data=False).errors)
+
+
+def test_a_deleted_config_is_no_repository() -> None:
+    store = copy()
+    store.delete("config")
+
+    with pytest.raises(RepositoryNotFoundError):
+        repositories.open_with_passphrase(store, PASSPHRASE)
+
+
+def test_a_snapshot_moved_to_another_time_or_source_does_not_open() -> None:
+    """An attacker who can write to the store cannot pass an old snapshot off as the newest."""
+    store = copy()
+    old, other = keys("snapshots/")
+    forged = other.rpartition("/")[0] + "/29991231t000000000000z-" + old.rpartition("-")[2]
+    store.put(forged, store.get(old))
+    repository = repositories.open_with_passphrase(store, PASSPHRASE)
+
+    assert forged in {damage.object for damage in checked(repository, read_data=False).errors}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_config_is_a_typed_error(stored: bytes) -> None:
+    store = copy()
+    change(store, "config", lambda _: stored)
+
+    with pytest.raises((IntegrityError, UnsupportedFormatError)):
+        repositories.open_with_passphrase(store, PASSPHRASE)

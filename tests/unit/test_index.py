@@ -1,0 +1,105 @@
+import os
+import random
+
+import pytest
+from msgspec import structs
+
+from flybackup.crypto import chunk_id
+from flybackup.errors import IntegrityError
+from flybackup.index import ChunkIndex, IndexedPack, decode_index, encode_index
+from flybackup.model import ChunkId
+from flybackup.packing import DATA, MANIFEST, PackBuilder, SegmentKey, chunks_of, seal_segment
+
+KEY = bytes(32)
+
+
+def make_pack(seed: int, *, kind: str = DATA, segments: int = 2, chunks: int = 3) -> IndexedPack:
+    rng, builder = random.Random(seed), PackBuilder(kind)
+    for _ in range(segments):
+        pieces = [rng.randbytes(50) + bytes(50) * rng.randint(0, 1) for _ in range(chunks)]
+        session = None if kind == MANIFEST else b"session %d" % (seed % 3)
+        key = SegmentKey(KEY, os.urandom(32), session)
+        builder.add(seal_segment([(chunk_id(KEY, piece), piece) for piece in pieces], key, KEY))
+    finished = builder.finish(KEY)
+    return IndexedPack(finished.id, len(finished.data), finished.directory)
+
+
+def assert_finds(index: ChunkIndex, pack: IndexedPack) -> None:
+    for segment, rows in chunks_of(pack.directory):
+        session = None if segment.session is None else pack.directory.sessions[segment.session]
+        for row in rows:
+            place = index.find(row.id)
+            assert place == (pack.id, row.offset, row.length, row.counter, row.encoding, segment.salt, session)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_every_chunk_is_found_where_it_lies(at_once: bool) -> None:
+    packs = [make_pack(seed, kind=DATA if seed % 2 else MANIFEST) for seed in range(20)]
+    index = ChunkIndex()
+    if at_once:
+        index.extend(packs)
+    else:
+        for pack in packs:
+            index.add(pack)
+
+    assert len(index) == 20 * 6
+    for pack in packs:
+        assert_finds(index, pack)
+    assert index.find(ChunkId(bytes(32))) is None
+    assert ChunkId(b"\xff" * 32) not in index
+
+
+def test_runs_merge_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flybackup.index._FRESH_LIMIT", 10)
+    packs = [make_pack(seed) for seed in range(40)]
+    index = ChunkIndex()
+
+    for pack in packs:
+        index.add(pack)
+
+    assert len(index) == 240
+    for pack in packs:
+        assert_finds(index, pack)
+
+
+def test_ids_that_share_eight_bytes_are_told_apart() -> None:
+    pack = make_pack(1)
+    ids = pack.directory.ids
+    twin = ids[:8] + os.urandom(24) + ids[32:]
+    twin_pack = IndexedPack(bytes(32), 1, structs.replace(pack.directory, ids=twin))
+    index = ChunkIndex()
+    index.extend([pack, twin_pack])
+
+    assert index.find(ChunkId(ids[:32])) is not None
+    found = index.find(ChunkId(twin[:32]))
+    assert found is not None
+    assert found.pack == bytes(32)
+
+
+def test_an_index_file_comes_back_and_is_named_by_its_bytes() -> None:
+    packs = [make_pack(seed) for seed in range(3)]
+
+    key, stored = encode_index(KEY, packs)
+
+    assert decode_index(KEY, key, stored) == packs
+    with pytest.raises(IntegrityError, match="do not match its name"):
+        decode_index(KEY, key, stored[:-1] + bytes([stored[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="not an index file of this repository"):
+        decode_index(b"k" * 32, key, stored)
+
+
+def test_a_directory_that_contradicts_itself_is_refused() -> None:
+    pack = make_pack(1)
+    short = structs.replace(pack.directory, offsets=b"")
+
+    key, stored = encode_index(KEY, [IndexedPack(pack.id, pack.size, short)])
+
+    with pytest.raises(IntegrityError, match="contradicts itself"):
+        decode_index(KEY, key, stored)
+
+
+def test_a_chunk_costs_at_most_forty_bytes_of_memory() -> None:
+    index = ChunkIndex()
+    index.extend([make_pack(seed, segments=1, chunks=500) for seed in range(20)])
+
+    assert sum(column.nbytes for run in index._runs for column in run) / len(index) <= 40
