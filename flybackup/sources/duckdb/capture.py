@@ -89,9 +89,9 @@ class DuckdbCapture:
         return self._outcome
 
     def _database(self) -> Iterator[Extent]:
-        if not (self._checksums and self._live.writer()) and (yield from self._validated_live()):
-            return
-        yield from self._validated_staged()
+        if (self._checksums and self._live.writer()) or not (yield from self._validated_live()):
+            yield from self._validated_staged()
+        yield Extent(self._finished().view.size, b"")
 
     def _validated_live(self) -> Generator[Extent, None, bool]:
         """Copy, and validate with DuckDB reading from the live file. Return False when that proved nothing.
@@ -112,7 +112,7 @@ class DuckdbCapture:
     def _measured_live(self, view: View, kept: KeptBlocks) -> dict[str, TableFacts] | None:
         """Return what DuckDB found; None when the live file changed under it (or is bad: a staged copy will tell)."""
         try:
-            answer = self._validator.ask(self._layers_job(view, kept), size=view.size)
+            answer = self._validator.ask(self._layers_job(view, kept), size=view.size, log_bytes=view.log_bytes)
         except ValidationError:
             return None
         return table_facts(answer) if self._is_still(view, answer["live_blocks"]) else None
@@ -134,7 +134,7 @@ class DuckdbCapture:
             copy = self._raw_copy(kept)
             view = yield from copy.extents()
             job = {"job": "measure_file", "path": str(kept.path), "checksums": self._checksums}
-            answer = self._validator.ask(job, size=view.size)
+            answer = self._validator.ask(job, size=view.size, log_bytes=view.log_bytes)
             self._outcome = Outcome(view, table_facts(answer), copy.passes, staged=True)
 
     def _raw_copy(self, kept: KeptBlocks) -> RawCopy:
@@ -206,6 +206,11 @@ def engine_name(header: Header) -> str:
 
 def _warnings(view: View) -> tuple[str, ...]:
     warnings = []
+    if view.filesystem is not None:
+        warnings.append(
+            f"the file lies on {view.filesystem}: a process on another machine that writes it cannot be seen, and a "
+            "copy taken while it does may mix two states; run flybackup where the application runs"
+        )
     if view.grade == "degraded":
         warnings.append(
             "checkpoints never paused, so this copy was taken during one; DuckDB read it without an error, "

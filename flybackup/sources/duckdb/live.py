@@ -28,6 +28,7 @@ from flybackup.sources.duckdb.layout import (
     read_block_map,
     words_of,
 )
+from flybackup.sources.duckdb.wal import logs_of
 
 REREADS = 8
 """How often a block that does not hold is read again at once: DuckDB is in the middle of writing it."""
@@ -49,7 +50,7 @@ class LiveFile:
     """One open database file, for as long as its `with` block lasts. Raises `SourceError` when it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = _where_its_logs_are(path)
         _refuse_inside_application(path)
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -127,6 +128,17 @@ class LiveFile:
                 raise
             if start < size:
                 yield start, end
+
+
+def _where_its_logs_are(path: Path) -> Path:
+    """Return *path*, or what a symbolic link there leads to when the logs are there (2.0; before, they are at the link)."""
+    if not path.is_symlink():
+        return path
+    real = path.resolve()
+    if logs_of(real) and logs_of(path):
+        message = f"{path} and {real} both have logs, so nobody can say which belong to the database"
+        raise SourceError(message, hint="Let every application open it by one path, and name that path here.")
+    return real if logs_of(real) else path
 
 
 def _refuse_inside_application(path: Path) -> None:

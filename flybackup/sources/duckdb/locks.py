@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 _FLOCK = struct.Struct("hhqqi4x")
 _PROC = Path("/proc")
+_NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "fuse.sshfs", "glusterfs"}
 
 
 class Holder(NamedTuple):
@@ -55,27 +56,38 @@ def locked_by_this_process(path: Path) -> bool:
     wanted = _stat(path)
     for link in _list(_PROC / "self" / "fd"):
         found = _stat(link)
-        if wanted and found and (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-            try:
-                info = (_PROC / "self" / "fdinfo" / link.name).read_text()
-            except OSError:
-                continue
-            if "\nlock:" in info:
-                return True
+        same = wanted and found and (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+        if same and "\nlock:" in _read(_PROC / "self" / "fdinfo" / link.name):
+            return True
     return False
 
 
 def duckdb_version_of(pid: int) -> str | None:
     """Return the version of the DuckDB wheel a Python process has loaded; None for any other process."""
-    try:
-        maps = (_PROC / str(pid) / "maps").read_text()
-    except OSError:
-        return None
+    maps = _read(_PROC / str(pid) / "maps")
     for library in set(re.findall(r"(/\S*_?duckdb\S*\.so)$", maps, re.MULTILINE)):
         for parent in Path(library).parents[:2]:
             for found in parent.glob("duckdb-*.dist-info"):
                 return found.name.removeprefix("duckdb-").removesuffix(".dist-info")
     return None
+
+
+def network_filesystem_of(path: Path) -> str | None:
+    """Return the type of the network file system that *path* lies on; None on a local one, or where it is not known."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in _read(_PROC / "self" / "mountinfo").splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2] == wanted and rest.split()[0] in _NETWORK_FILESYSTEMS:
+            return rest.split()[0]
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _open_files(process: Path) -> Iterator[tuple[int, int]]:
@@ -99,7 +111,4 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _command(pid: int) -> str:
-    try:
-        return (_PROC / str(pid) / "comm").read_text().strip()
-    except OSError:
-        return "unknown"
+    return _read(_PROC / str(pid) / "comm").strip() or "unknown"

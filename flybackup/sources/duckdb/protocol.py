@@ -13,7 +13,7 @@ never free in between, so it needs no second copy: a file whose pass takes longe
 checkpoints converges all the same. A skipped iteration breaks that argument and everything is copied again.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from flybackup.errors import SourceError
 from flybackup.sources.duckdb.kept import KeptBlocks
 from flybackup.sources.duckdb.layout import HEADER_BYTES, BlockMap, Header, Mask, TornError, block_offset
 from flybackup.sources.duckdb.live import LiveFile
-from flybackup.sources.duckdb.locks import Holder, duckdb_version_of
+from flybackup.sources.duckdb.locks import Holder, duckdb_version_of, network_filesystem_of
 from flybackup.sources.duckdb.runs import RunReader, TornRunError, runs
 from flybackup.sources.duckdb.walcopy import WalCopy, checkpoint_running, checkpoint_seen, copy_logs, still_begins
 
@@ -57,12 +57,18 @@ class View:
     writer: Holder | None
     checkpointing: bool
     size: int
+    filesystem: str | None
+    """The network file system it lies on, None on a local one."""
+
+    @property
+    def log_bytes(self) -> int:
+        return sum(log.size for log in self.logs)
 
     @property
     def grade(self) -> Grade:
         if self.checkpointing:
             return "degraded" if self.writer else "crash-image"
-        return "clean-with-wal" if any(log.size for log in self.logs) else "clean"
+        return "clean-with-wal" if self.log_bytes else "clean"
 
 
 class RawCopy:
@@ -85,7 +91,7 @@ class RawCopy:
         self.passes = 0
 
     def extents(self) -> Generator[Extent, None, View]:
-        """Yield what changed since the last pass until one is accepted; return that one's view.
+        """Yield what changed since the last pass until one is accepted; return its view, whose `size` is the end.
 
         The buffer of an extent is used again for the next one. Raises `SourceError` when the bound is reached.
         """
@@ -102,7 +108,6 @@ class RawCopy:
                 self._began = self._clock.monotonic()  # a first pass lasts as long as its consumer likes
             if whole and self._accept(view):
                 self._kept.finish(view.size)
-                yield Extent(view.size, b"")
                 return view
 
     def _check_bound(self) -> None:
@@ -136,7 +141,7 @@ class RawCopy:
         )
         if used_end > size:
             raise _NotYetError("it is shorter than its header says")
-        return View(header, blocks, logs, writer, checkpointing, size)
+        return View(header, blocks, logs, writer, checkpointing, size, network_filesystem_of(self._live.path))
 
     def _size(self, header: Header) -> int:
         """Return the file's size without a hole at its end that is no part of the database."""
@@ -163,11 +168,12 @@ class RawCopy:
         used = _resized(~view.blocks.free, count)
         metadata = _resized(view.blocks.metadata, count)
         data = self._data_mask(view, count)
-        self._valid, self._given = _resized(self._valid, count), _resized(self._given, count)
+        self._valid = _resized(self._valid, count)
+        self._given = _resized(self._given, max(count, self._given.size))
         self._kept.ensure_space(int((data | used).sum()) * block_bytes)
         self._kept.begin(view.header, count)
         yield Extent(0, view.header.raw)
-        for first, last in runs(self._given & ~data & ~used, block_bytes):
+        for first, last in runs(self._given[:count] & ~data & ~used, block_bytes):
             yield self._keep(
                 self._reader.zeros(view.size, first, last, block_bytes), first, metadata[first:last], block_bytes
             )
@@ -264,8 +270,3 @@ def _resized(mask: Mask, size: int) -> Mask:
     out = np.zeros(size, np.bool_)
     out[: min(size, mask.size)] = mask[:size]
     return out
-
-
-def drain(extents: Iterator[Extent]) -> int:
-    """Read *extents* to their end and return how many bytes they had."""
-    return sum(len(extent.data) for extent in extents)

@@ -5,8 +5,8 @@ beside a new database, or the reverse, is silently wrong. So the target's name n
 without its own:
 
     step                                          a crash after it leaves
-    1  link the old files under the kept name     the old database, whole, twice
-    2  unlink the old database                    no database; the old one whole under the kept name
+    1  link the old logs under the kept name      the old database, whole
+    2  rename the old database to the kept name   no database; the old one whole under the kept name
     3  unlink the old logs                        the same
     4  rename the new logs to the target's        no database; old and new both whole under other names
     5  rename the new database to the target's    the new database, whole
@@ -15,9 +15,11 @@ The directory is synced between the steps. Between 2 and 5, some microseconds, t
 that starts then fails or begins an empty one, which is seen, and nothing of the old or the new is touched.
 """
 
+import errno
 import os
 import secrets
 import shlex
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -27,16 +29,15 @@ from flybackup.sources.duckdb.staging import family, sync_directory
 
 def publish(staged: Path, target: Path, now: datetime, *, replace: bool) -> tuple[str, ...]:
     """Move *staged* and its logs to *target*. Return where the old content lies and the commands that undo it."""
+    if os.path.lexists(target) and not replace:
+        raise RefusedError(f"{target} has come to exist meanwhile", hint="Restore elsewhere, or say --replace.")
     try:
-        kept = _keep_old(target, _free_name(target, "before-restore", now)) if family(target) else None
-        if kept is not None and target in kept and not replace:
-            raise RefusedError(f"{target} has come to exist meanwhile", hint="Restore elsewhere, or say --replace.")
-        _unlink_old(target)
+        moved = _set_aside(target, _free_name(target, "before-restore", now))
         _move(staged, target)
     except OSError as exc:
         hint = f"Nothing was lost: look for {target.name}.before-restore-… and {staged.name} in {target.parent}."
         raise SourceError(f"cannot move the restored database to {target}: {exc.strerror}", hint=hint) from exc
-    return _sentences(target, kept) if kept else ()
+    return _sentences(target, moved)
 
 
 def leave_aside(staged: Path, target: Path, now: datetime) -> Path:
@@ -51,20 +52,32 @@ def _free_name(target: Path, why: str, now: datetime) -> Path:
     return name.with_name(f"{name.name}-{secrets.token_hex(3)}") if family(name) else name
 
 
-def _keep_old(target: Path, kept: Path) -> dict[Path, Path]:
-    """Step 1. Return old path → kept path."""
+def _set_aside(target: Path, kept: Path) -> dict[Path, Path]:
+    """Steps 1 to 3. Return old path → kept path."""
     moved = {path: kept.with_name(kept.name + path.name.removeprefix(target.name)) for path in family(target)}
-    for path, aside in moved.items():
-        os.link(path, aside, follow_symlinks=False)
+    logs = [path for path in moved if path != target]
+    for path in logs:
+        _link_or_copy(path, moved[path])
+    sync_directory(target.parent)
+    if target in moved:
+        target.rename(moved[target])
+        sync_directory(target.parent)
+    for path in logs:
+        path.unlink()
     sync_directory(target.parent)
     return moved
 
 
-def _unlink_old(target: Path) -> None:
-    """Steps 2 and 3: the database first."""
-    for path in reversed(family(target)):
-        path.unlink()
-        sync_directory(target.parent)
+def _link_or_copy(path: Path, kept: Path) -> None:
+    """Some file systems know no hard links (FAT, SMB)."""
+    try:
+        os.link(path, kept, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        shutil.copy2(path, kept)
+        with kept.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _move(staged: Path, target: Path) -> None:
@@ -74,18 +87,19 @@ def _move(staged: Path, target: Path) -> None:
         sync_directory(target.parent)
 
 
-def _sentences(target: Path, kept: dict[Path, Path]) -> tuple[str, ...]:
-    undone = target.with_name(f"{target.name}.undone")
-    away = [f"mv {_shell(path)} {_shell(undone, path, target)}" for path in reversed(family(target))]
-    back = [f"mv {_shell(aside)} {_shell(path)}" for path, aside in kept.items()]
-    where = kept.get(target, next(iter(kept.values())))
+def _sentences(target: Path, moved: dict[Path, Path]) -> tuple[str, ...]:
+    """The commands move the new files away database first and the old ones back database last, as `publish` did."""
+    if not moved:
+        return ()
+    where = moved.get(target) or next(iter(moved.values()))
+    undone = f"{target}.undone"
+    away = [_mv(path, Path(undone + path.name.removeprefix(target.name))) for path in reversed(family(target))]
+    back = [_mv(kept, path) for path, kept in moved.items()]
     return (
         f"What was at {target} is kept as {where}.",
         f"To undo, with the application stopped: {' && '.join([*away, *back])}",
     )
 
 
-def _shell(path: Path, like: Path | None = None, base: Path | None = None) -> str:
-    if like is not None and base is not None:
-        path = path.with_name(path.name + like.name.removeprefix(base.name))
-    return shlex.quote(str(path))
+def _mv(path: Path, to: Path) -> str:
+    return f"mv {shlex.quote(str(path))} {shlex.quote(str(to))}"

@@ -12,6 +12,7 @@ from flybackup.sources.duckdb import locks, publishing, staging
 from flybackup.sources.duckdb.capture import engine_name
 from flybackup.sources.duckdb.layout import HEADER_BYTES, Header, NotDuckdbError, TornError, parse_header
 from flybackup.sources.duckdb.validation import ValidationError, Validator, table_facts
+from flybackup.sources.duckdb.wal import logs_of
 
 
 class DuckdbRestoration:
@@ -31,7 +32,7 @@ class DuckdbRestoration:
         """Let DuckDB read the staged file, in a child. Raise `SourceError` when it cannot."""
         job = {"job": "measure_file", "path": str(self._staged), "checksums": checksums}
         try:
-            answer = self._validator.ask(job, size=self._staged.stat().st_size)
+            answer = self._validator.ask(job, size=self._staged.stat().st_size, log_bytes=_log_bytes(self._staged))
         except ValidationError as exc:
             raise SourceError(f"DuckDB cannot read the restored database: {exc}", hint="Try another snapshot.") from exc
         return Facts(tables=table_facts(answer), engine=engine_name(_header(self._staged)))
@@ -55,6 +56,9 @@ def refuse_taken(target: Path, options: RestoreOptions) -> None:
         raise SourceError(f"{target.parent} is not a directory", hint="Make it first; is the volume mounted?")
     if target.is_dir():
         raise RefusedError(f"{target} is a directory", hint="A DuckDB database is restored to a file path.")
+    if target.is_symlink():
+        hint = f"Name the file it leads to: {target.resolve()}"
+        raise RefusedError(f"{target} is a symbolic link, so the logs of a database there may lie elsewhere", hint=hint)
     if os.path.lexists(target) and not options.replace:
         hint = "Restore to another path, or say --replace: the old database is then kept aside."
         raise RefusedError(f"{target} exists", hint=hint)
@@ -100,11 +104,15 @@ def extract_tables(source: Path, target: Path, tables: Sequence[str], validator:
         "storage_version": header.storage_version,
     }
     try:
-        answer = validator.ask(job, size=source.stat().st_size)
+        answer = validator.ask(job, size=source.stat().st_size, log_bytes=_log_bytes(source))
     except ValidationError as exc:
         raise SourceError(f"cannot take single tables out of the snapshot: {exc}", hint="Restore all of it.") from exc
     if "refused" in answer:
         raise RefusedError(str(answer["refused"]), hint=str(answer["hint"]))
+
+
+def _log_bytes(database: Path) -> int:
+    return sum(path.stat().st_size for path in logs_of(database))
 
 
 def _header(path: Path) -> Header:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from flybackup.errors import SourceError
 from flybackup.sources import Stream
-from flybackup.sources.duckdb.wal import WAL_SUFFIXES
-from flybackup.sources.duckdb.walcopy import beside
+from flybackup.sources.duckdb.wal import WAL_SUFFIXES, beside, logs_of
 
 PRIVATE_MODE = 0o600
 
@@ -20,8 +19,7 @@ def staged_name(target: Path) -> Path:
 
 def family(database: Path) -> list[Path]:
     """Return every file that belongs to *database* and exists, the database itself last."""
-    paths = [*(beside(database, suffix) for suffix in WAL_SUFFIXES), database]
-    return [path for path in paths if os.path.lexists(path)]
+    return [*logs_of(database), *([database] if os.path.lexists(database) else [])]
 
 
 def remove(database: Path) -> None:

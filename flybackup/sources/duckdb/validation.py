@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import flybackup
 from flybackup.errors import SourceError
 from flybackup.model import TableFacts
 
@@ -17,7 +18,7 @@ _MEMORY_BYTES = 512 << 20
 _THREADS = 2
 _START_SECONDS = 60.0
 _SLOWEST_BYTES_PER_SECOND = 10e6
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 
 
 class ValidationError(Exception):
@@ -45,23 +46,30 @@ class Validator:
         with (self._scratch / "child.log").open("ab") as log:
             try:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-m", "flybackup.sources.duckdb.child"],
+                    [sys.executable, "-P", "-m", "flybackup.sources.duckdb.child"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
                     pass_fds=self._inherit,
-                    env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                    env=_environment(),
                     start_new_session=True,
                 )
             except OSError as exc:
                 raise SourceError(f"cannot start the validating process: {exc.strerror}") from exc
 
-    def ask(self, job: dict[str, Any], *, size: int) -> dict[str, Any]:
-        """Return the answer to *job* about *size* bytes. Raise `ValidationError`, also when the child crashed."""
+    def ask(self, job: dict[str, Any], *, size: int, log_bytes: int = 0) -> dict[str, Any]:
+        """Return the answer to *job* about *size* bytes. Raise `ValidationError`, also when the child crashed.
+
+        DuckDB replays a log into memory, and up to 1.0 whole bulk inserts lie there, so its size adds to the limit.
+        """
         self.start()
         assert self._child is not None
-        limits = {"memory_bytes": _MEMORY_BYTES, "threads": _THREADS, "spill": str(self._scratch / "spill")}
+        limits = {
+            "memory_bytes": _MEMORY_BYTES + 2 * log_bytes,
+            "threads": _THREADS,
+            "spill": str(self._scratch / "spill"),
+        }
         watchdog = threading.Timer(_START_SECONDS + size / _SLOWEST_BYTES_PER_SECOND, self._child.kill)
         watchdog.start()
         try:
@@ -104,6 +112,13 @@ class Validator:
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _environment() -> dict[str, str]:
+    """Pass on nothing that may be a secret. The child finds the same flybackup, wherever it was started."""
+    package_root = str(Path(flybackup.__file__).parent.parent)
+    search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"PYTHONPATH": search}
 
 
 def table_facts(answer: dict[str, Any]) -> dict[str, TableFacts]:

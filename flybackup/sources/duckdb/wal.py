@@ -5,9 +5,11 @@ is its third byte. A commit is complete when its FLUSH entry is there; DuckDB ig
 DuckDB's `write_ahead_log.cpp`; version 2 is written by 0.10 to 2.0, version 3 is encrypted, 0.9 wrote version 1.
 """
 
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 WAL_SUFFIX = ".wal"
 WAL_SUFFIXES = (".wal", ".wal.checkpoint", ".wal.recovery")
@@ -26,6 +28,16 @@ _LONGEST_HEADER = 64
 
 Read = Callable[[int, int], bytes]
 """(offset, size) → the bytes there, fewer at the end."""
+
+
+def beside(database: Path, suffix: str) -> Path:
+    """Return the path of the log of *database* with that suffix."""
+    return database.with_name(database.name + suffix)
+
+
+def logs_of(database: Path) -> list[Path]:
+    """Return the logs of *database* that exist."""
+    return [path for suffix in WAL_SUFFIXES if os.path.lexists(path := beside(database, suffix))]
 
 
 class WalVersionError(Exception):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flybackup.errors import SourceError
-from flybackup.sources.duckdb.wal import WAL_SUFFIX, WAL_SUFFIXES, WalScan, WalVersionError, scan
+from flybackup.sources.duckdb.wal import WAL_SUFFIX, WAL_SUFFIXES, WalScan, WalVersionError, beside, scan
 
 _PIECE_BYTES = 1 << 20
 
@@ -23,10 +23,6 @@ class WalCopy:
     mtime_ns: int
     size: int
     scan: WalScan
-
-
-def beside(database: Path, suffix: str) -> Path:
-    return database.with_name(database.name + suffix)
 
 
 def copy_logs(database: Path, into: Path, *, whole: bool) -> tuple[WalCopy, ...]:
