@@ -1,0 +1,72 @@
+"""How things look on a terminal. The only place that knows rich, which is imported when a terminal is there."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flybackup.model import OnProgress, Progress
+from flybackup.report.table import Block, Table, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+_REFRESHES_PER_SECOND = 5
+
+
+def print_blocks(blocks: Iterable[Block]) -> None:
+    """Write paragraphs and tables to stdout: tables fitted to the terminal, plain columns where there is none."""
+    fitted = sys.stdout.isatty() and _print_fitted
+    for block in blocks:
+        if isinstance(block, str):
+            sys.stdout.write(f"{block}\n")
+        elif fitted:
+            fitted(block)
+        else:
+            sys.stdout.write(f"{plain(block)}\n")
+
+
+def _print_fitted(table: Table) -> None:
+    from rich.console import Console  # noqa: PLC0415  costs 50 ms, and only terminals need it
+
+    Console(highlight=False).print(_rich(table))
+
+
+def _rich(table: Table) -> "RichTable":
+    from rich.table import Table as RichTable  # noqa: PLC0415  likewise
+    from rich.text import Text  # noqa: PLC0415  likewise
+
+    fitted = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column, heading in enumerate(table.headings):
+        number = table.is_number(column)
+        # Numbers and identifiers stay whole; names and sentences are folded when the terminal is narrow.
+        fitted.add_column(
+            heading, justify="right" if number else "left", no_wrap=number or column == 0, overflow="fold"
+        )
+    for at, row in enumerate(table.rows):
+        # A Text, not a str: names in square brackets are no markup.
+        fitted.add_row(*(Text(cell) for cell in row), style="bold red" if at in table.marked else "")
+    return fitted
+
+
+@contextmanager
+def progress_line(title: str) -> Iterator[OnProgress]:
+    """Show one line on stderr while the block runs: bytes, rate, time left where the total is known. Then remove it."""
+    from rich import progress as rich  # noqa: PLC0415  likewise
+    from rich.console import Console  # noqa: PLC0415  likewise
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=20),
+        rich.DownloadColumn(binary_units=True),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(compact=True),
+    )
+    console = Console(stderr=True)
+    with rich.Progress(*columns, console=console, transient=True, refresh_per_second=_REFRESHES_PER_SECOND) as shown:
+        task = shown.add_task(title, total=None)
+
+        def update(progress: Progress) -> None:
+            shown.update(task, completed=progress.done_bytes, total=progress.total_bytes)
+
+        yield update
