@@ -131,7 +131,7 @@ class LiveFile:
 
 
 def _where_its_logs_are(path: Path) -> Path:
-    """Return *path*, or what a symbolic link there leads to when the logs are there (2.0; before, they are at the link)."""
+    """Return *path*, or what a symbolic link there leads to when the logs are there (from 2.0 on; else at the link)."""
     if not path.is_symlink():
         return path
     real = path.resolve()
