@@ -103,7 +103,8 @@ class _Copies:
         self._directory = directory
         self._max_bytes = max_bytes
         self._lock = Lock()
-        self._bytes: int | None = None  # not looked yet
+        self._room = 0  # what may be written before looking how much there is
+        self._unseen = 0
         self._broken = False
 
     def read(self, key: str) -> bytes | None:
@@ -148,11 +149,12 @@ class _Copies:
             new.unlink(missing_ok=True)
 
     def _make_room(self, added: int) -> None:
+        """Look at the directory again after every 16th of the cap: other processes write there too."""
         with self._lock:
-            # Between two looks only our own copies are counted; those of other processes at the next look.
-            self._bytes = None if self._bytes is None else self._bytes + added
-            if self._bytes is None or self._bytes > self._max_bytes:
-                self._bytes = self._evict()
+            self._unseen += added
+            if self._unseen > min(self._max_bytes // 16, self._room):
+                self._room = self._max_bytes - self._evict()
+                self._unseen = 0
 
     def _evict(self) -> int:
         """Remove the files unused for longest if there are too many bytes; return how many are left."""

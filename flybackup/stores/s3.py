@@ -84,13 +84,13 @@ class S3Store:
 
     def put(self, key: str, data: Buffer) -> datetime:
         with _translated(self._where(key)), _body(data) as body:
-            return self._date(self._client.put_object(**self._object(key), Body=body))
+            return self._written(self._client.put_object(**self._object(key), Body=body))
 
     def create(self, key: str, data: Buffer) -> datetime:
         with _translated(self._where(key)):
             try:
                 with _body(data) as body:
-                    return self._date(self._client.put_object(**self._object(key), Body=body, IfNoneMatch="*"))
+                    return self._written(self._client.put_object(**self._object(key), Body=body, IfNoneMatch="*"))
             except ClientError as exc:
                 if status_of(exc) not in {_CONFLICT, _TAKEN}:
                     raise
@@ -142,6 +142,9 @@ class S3Store:
     def _pages(self, where: str, prefix: str) -> Iterator[ObjectInfo]:
         page: dict[str, Any] = {}
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+            if "IsTruncated" not in page:
+                # boto would take the login page of a hotel's network for an empty listing.
+                raise StoreError(f"{where}: what answers there is not S3", hint=_NOT_S3)
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(self._prefix)
                 if is_key(key):
@@ -164,14 +167,17 @@ class S3Store:
     def _where(self, key: str) -> str:
         return f"{self.url}/{key}"
 
-    def _date(self, response: Mapping[str, Any]) -> datetime:
-        text = response["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    def _written(self, response: Mapping[str, Any]) -> datetime:
+        """Return the server's clock reading; raise `StoreError` for an answer that does not confirm a write."""
+        if not response.get("ETag"):
+            raise StoreError(f"{self.url}: a write was answered, but not by S3", hint=_NOT_S3)
         try:
-            return _aware(parsedate_to_datetime(text))
+            return _aware(parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"].get("date", "")))
         except ValueError as exc:
             raise StoreError(f"{self.url}: the server's answer has no date", hint=_NO_DATE) from exc
 
 
+_NOT_S3 = "is a proxy or a network's login page in between?"
 _NO_DATE = "flybackup goes by the store's clock; is there a proxy that removes the Date header?"
 
 
