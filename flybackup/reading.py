@@ -3,6 +3,8 @@
 What comes out is proved: the cipher's tag, then the chunk's id over its plaintext.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, groupby
@@ -19,13 +21,14 @@ from flybackup.model import ChunkId, PackId, Snapshot
 from flybackup.packing import ChunkRow, open_chunk, pack_key
 from flybackup.repository import Repository
 
-FETCH_BYTES = 12 * 1024 * 1024
-FETCH_PLAIN_BYTES = 24 * 1024 * 1024
+FETCH_BYTES = 20 * 1024 * 1024
+"""A whole pack, so that a restore asks for each once."""
 GAP_BYTES = 128 * 1024
 """Reading this much for nothing costs less than another request."""
 WINDOW_BYTES = 32 * 1024 * 1024
-FETCHES_AHEAD = 2
-WORKERS = 3
+OPEN_BYTES = 2 * 1024 * 1024
+FETCHERS, FETCHES_AHEAD = 3, 2
+OPENERS = max(2, min(4, os.cpu_count() or 1))
 
 
 class Part(NamedTuple):
@@ -45,7 +48,7 @@ class Fetch(NamedTuple):
 def plan_fetches(parts: Iterable[Part]) -> list[Fetch]:
     """Join chunks that lie near each other in a pack into one read. Pure.
 
-    A fetch is at most `FETCH_BYTES` long and yields at most `FETCH_PLAIN_BYTES`, save a single chunk larger than that.
+    A fetch is at most `FETCH_BYTES` long. Fetches are in the order in which their first chunk is wanted.
     """
     by_place = sorted(parts, key=lambda part: (part.place.pack, part.place.offset))
     fetches = []
@@ -56,26 +59,32 @@ def plan_fetches(parts: Iterable[Part]) -> list[Fetch]:
 
 def _near(parts: Iterable[Part]) -> Iterator[list[Part]]:
     group: list[Part] = []
-    plain = 0
     for part in parts:
-        if group and not _fits(group, part, plain + part.ref.size):
+        if group and not _fits(group, part.place):
             yield group
-            group, plain = [], 0
+            group = []
         group.append(part)
-        plain += part.ref.size
     if group:
         yield group
 
 
-def _fits(group: list[Part], part: Part, plain: int) -> bool:
-    first, last, place = group[0].place, group[-1].place, part.place
+def _fits(group: list[Part], place: Location) -> bool:
+    first, last = group[0].place, group[-1].place
     near = place.offset - (last.offset + last.length) <= GAP_BYTES
-    return near and place.offset + place.length - first.offset <= FETCH_BYTES and plain <= FETCH_PLAIN_BYTES
+    return near and place.offset + place.length - first.offset <= FETCH_BYTES
 
 
 def _fetch(group: list[Part]) -> Fetch:
     first, last = group[0].place, group[-1].place
     return Fetch(first.pack, first.offset, last.offset + last.length - first.offset, tuple(group))
+
+
+class _Fetched(NamedTuple):
+    """Some chunks of a fetch, still sealed; `stored` is the whole fetch."""
+
+    stored: memoryview
+    fetch: Fetch
+    parts: tuple[Part, ...]
 
 
 class Reader:
@@ -84,14 +93,16 @@ class Reader:
     def __init__(self, repository: Repository, index: ChunkIndex) -> None:
         self._repository = repository
         self._index = index
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="get")
+        self._fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="get")
+        self._openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
         self._secrets: dict[bytes, bytes] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._fetchers.shutdown(wait=True, cancel_futures=True)
+        self._openers.shutdown(wait=True, cancel_futures=True)
 
     def entries(self, snapshot: Snapshot) -> Iterator[ManifestEntry]:
         """Yield a snapshot's entries; needs the write key only. Raise `IntegrityError`."""
@@ -103,21 +114,23 @@ class Reader:
     def extents(self, refs: Iterable[ChunkRef]) -> Iterator[Extent]:
         """Yield the chunks' plaintext in the order of *refs*, which ascend.
 
-        Holds one window (`WINDOW_BYTES`, or the largest chunk) and `FETCHES_AHEAD` + 1 fetches.
-        Raise `IntegrityError`, naming the object, for what is missing or not what was written.
+        Holds `FETCHES_AHEAD` + 1 fetches and a few `OPEN_BYTES`; of data that lies scattered over packs a window
+        (`WINDOW_BYTES`) besides. Raise `IntegrityError`, naming the object, for what is missing or was not written.
         """
-        fetches = (fetch for window in _windows(refs) for fetch in self._plan(window))
-        results = ordered_map(self._pool, self._read, fetches, ahead=FETCHES_AHEAD)
-        waiting: list[Extent] = []
-        for expected, extents in results:
-            waiting += extents
-            if len(waiting) == expected:
-                yield from sorted(waiting, key=lambda extent: extent.offset)
-                waiting = []
+        wanted: deque[int] = deque()
+        early: dict[int, Extent] = {}
+        fetched = ordered_map(self._fetchers, self._get, self._plan(refs, wanted), ahead=FETCHES_AHEAD)
+        pieces = (piece for stored, fetch in fetched for piece in _pieces(stored, fetch))
+        for extents in ordered_map(self._openers, self._open, pieces, ahead=OPENERS):
+            early.update((extent.offset, extent) for extent in extents)
+            while wanted and wanted[0] in early:
+                yield early.pop(wanted.popleft())
 
-    def _plan(self, window: list[ChunkRef]) -> Iterator[tuple[Fetch, int]]:
-        for fetch in plan_fetches([Part(ref, self._locate(ref)) for ref in window]):
-            yield fetch, len(window)
+    def _plan(self, refs: Iterable[ChunkRef], wanted: deque[int]) -> Iterator[Fetch]:
+        """Yield what to fetch, and note in *wanted* the order in which it has to come out."""
+        for window in _windows(Part(ref, self._locate(ref)) for ref in refs):
+            wanted.extend(part.ref.offset for part in window)
+            yield from plan_fetches(window)
 
     def _locate(self, ref: ChunkRef) -> Location:
         place = self._index.find(ref.id)
@@ -128,31 +141,10 @@ class Reader:
             self._secrets[place.session] = master.private_key.open_session(place.session, self._repository.id)
         return place
 
-    def _read(self, planned: tuple[Fetch, int]) -> tuple[int, list[Extent]]:
-        fetch, expected = planned
-        key = pack_key(fetch.pack)
-        stored = memoryview(self._get(key, fetch))
+    def _get(self, fetch: Fetch) -> tuple[memoryview, Fetch]:
+        store, key = self._repository.store, pack_key(fetch.pack)
         try:
-            return expected, [self._open(part, stored, fetch.offset) for part in fetch.parts]
-        except IntegrityError as exc:
-            raise IntegrityError(exc.problem, key=key, hint="flybackup check --read-data finds all damage.") from exc
-
-    def _open(self, part: Part, stored: memoryview, base: int) -> Extent:
-        place, keys = part.place, self._repository.write_key
-        if place.session is None:
-            secret, id_key = keys.metadata, keys.manifest_ids
-        else:
-            secret, id_key = self._secrets[place.session], keys.data_ids
-        sealed = stored[place.offset - base : place.offset - base + place.length]
-        cipher = ChunkCipher(secret, place.salt)
-        row = ChunkRow(part.ref.id, place.offset, place.length, place.counter, place.encoding, part.ref.size)
-        plain = open_chunk(cipher, row, sealed, id_key)
-        return Extent(part.ref.offset, plain)
-
-    def _get(self, key: str, fetch: Fetch) -> bytes:
-        store = self._repository.store
-        try:
-            return store.get(key, offset=fetch.offset, length=fetch.length)
+            return memoryview(store.get(key, offset=fetch.offset, length=fetch.length)), fetch
         except ObjectNotFoundError as exc:
             raise IntegrityError("is missing from the store", key=key) from exc
         except StoreError:
@@ -162,15 +154,47 @@ class Reader:
                 raise IntegrityError(f"has only {size} bytes left", key=key) from None
             raise
 
+    def _open(self, piece: _Fetched) -> list[Extent]:
+        try:
+            return [self._open_part(part, piece.stored, piece.fetch.offset) for part in piece.parts]
+        except IntegrityError as exc:
+            hint = "flybackup check --read-data finds all damage."
+            raise IntegrityError(exc.problem, key=pack_key(piece.fetch.pack), hint=hint) from exc
 
-def _windows(refs: Iterable[ChunkRef]) -> Iterator[list[ChunkRef]]:
-    window: list[ChunkRef] = []
+    def _open_part(self, part: Part, stored: memoryview, base: int) -> Extent:
+        place, keys = part.place, self._repository.write_key
+        if place.session is None:
+            secret, id_key = keys.metadata, keys.manifest_ids
+        else:
+            secret, id_key = self._secrets[place.session], keys.data_ids
+        sealed = stored[place.offset - base : place.offset - base + place.length]
+        row = ChunkRow(part.ref.id, place.offset, place.length, place.counter, place.encoding, part.ref.size)
+        return Extent(part.ref.offset, open_chunk(ChunkCipher(secret, place.salt), row, sealed, id_key))
+
+
+def _pieces(stored: memoryview, fetch: Fetch) -> Iterator[_Fetched]:
+    parts: list[Part] = []
     size = 0
-    for ref in refs:
-        window.append(ref)
-        size += ref.size
-        if size >= WINDOW_BYTES:
+    for part in fetch.parts:
+        parts.append(part)
+        size += part.ref.size
+        if size >= OPEN_BYTES:
+            yield _Fetched(stored, fetch, tuple(parts))
+            parts, size = [], 0
+    if parts:
+        yield _Fetched(stored, fetch, tuple(parts))
+
+
+def _windows(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Cut after `WINDOW_BYTES`, if possible where one pack ends and the next begins, so that none is read twice."""
+    window: list[Part] = []
+    size = 0
+    for part in parts:
+        full = size >= WINDOW_BYTES and part.place.pack != window[-1].place.pack
+        if full or size >= 2 * WINDOW_BYTES:
             yield window
             window, size = [], 0
+        window.append(part)
+        size += part.ref.size
     if window:
         yield window
