@@ -9,7 +9,7 @@ from flybackup.model import Facts
 from flybackup.sources import Capture, Restoration, RestoreOptions, Stream
 from flybackup.sources.postgres import capture, facts, restore
 from flybackup.sources.postgres.connection import connected, parse, redact
-from flybackup.sources.postgres.preflight import Finding, preflight, preflight_restore
+from flybackup.sources.postgres.obstacles import Finding, preflight, preflight_restore
 
 __all__ = ["Finding", "PostgresSource", "preflight", "preflight_restore", "redact"]
 

@@ -9,12 +9,14 @@ The order of the steps is what makes it right:
 3. Its first query takes the snapshot, which is exported. The tables are listed again, in it: one that is not locked
    appeared in between, and everything starts again.
 4. Globals are read, and sequences: these are outside every snapshot, but what the dump reads later is not lower.
-5. `pg_dump --snapshot` runs while this session, which must stay open, counts.
+5. `pg_dump --snapshot` is started, and has read the catalog and locked the tables itself before anything is given out.
+6. While it is read, this session, which must stay open, counts.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,13 +31,17 @@ from flybackup.sources.postgres import catalog, clients, facts, globals as clust
 from flybackup.sources.postgres.catalog import Relation
 from flybackup.sources.postgres.clients import Client
 from flybackup.sources.postgres.connection import Address, Connection, connected, translated
-from flybackup.sources.postgres.preflight import findings
-from flybackup.sources.postgres.process import dump_command, running
+from flybackup.sources.postgres.obstacles import findings
+from flybackup.sources.postgres.process import Program, dump_command, running
 
 _ATTEMPTS: Final = 20
+_DUMP_ATTEMPTS: Final = 3
 _LOCKS_PER_STATEMENT: Final = 500
 _TRANSACTION_TIMEOUT_SINCE: Final = 17
+_HEAD_BYTES: Final = 8
+# Dropped between the listing and its use; the internal error is how functions over a sequence's number say it.
 _VANISHED: Final = (
+    psycopg.errors.InternalError_,
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,
     psycopg.errors.WrongObjectType,
@@ -43,38 +49,21 @@ _VANISHED: Final = (
 
 
 class PostgresCapture:
-    """An exported snapshot; lives as long as its session."""
+    """An exported snapshot and the pg_dump that reads it; lives as long as the session that exported it."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        address: Address,
-        view: "View",
-        client: Client,
-        scratch: Path,
-        *,
-        checksums: bool,
-        lock_timeout_seconds: float,
-    ) -> None:
+    def __init__(self, connection: Connection, address: Address, begun: "Begun", *, checksums: bool) -> None:
         self._connection = connection
         self._address = address
-        self._view = view
-        self._client = client
-        self._scratch = scratch
-        self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
-        here = catalog.server(connection)
-        self._engine = f"PostgreSQL {here.version}"
-        self._measurement = facts.Measurement(
-            connection, facts.countable(view.relations, standby=here.standby), checksums=checksums
-        )
-        self._archive_version = ""
-        self._warnings: list[str] = []
+        self._begun = begun
+        self._here = catalog.server(connection)
+        relations = facts.countable(begun.view.relations, standby=self._here.standby)
+        self._measurement = facts.Measurement(connection, relations, checksums=checksums)
         self._active: Generator[Extent] | None = None
         self._finished = False
 
     def streams(self) -> Iterator[Stream]:
         """Yield the globals, which a restore needs first, then the dump."""
-        content = cluster.dump(self._view.globals)
+        content = cluster.dump(self._begun.view.globals)
         yield Stream(Entry(path="globals", kind="dump", size=len(content)), iter([Extent(0, content)]))
         self._active = self._dump()
         yield Stream(Entry(path="dump", kind="dump"), self._active)
@@ -82,31 +71,31 @@ class PostgresCapture:
     def finish(self) -> Captured:
         if not self._finished:
             raise SourceError("the dump was not read to its end")
+        view, client = self._begun.view, self._begun.client
+        versions = {"client_version": client.version, "archive_version": archive_version(self._begun.head)}
         measured = Facts(
             tables=self._measurement.tables,
-            engine=self._engine,
-            sequences=self._view.sequences,
-            details=self._view.details
-            | {"client_version": self._client.version, "archive_version": self._archive_version},
+            engine=f"PostgreSQL {self._here.version}",
+            sequences=view.sequences,
+            details=view.details | versions,
         )
-        method = f"pg_dump {self._client.version} -Fc in exported snapshot"
-        return Captured(measured, method, (*self._view.warnings, *self._measurement.warnings, *self._warnings))
+        said = [line for line in self._begun.program.last_words().splitlines() if "warning:" in line]
+        method = f"pg_dump {client.version} -Fc in exported snapshot"
+        return Captured(measured, method, (*view.warnings, *self._measurement.warnings, *said))
 
     def close(self) -> None:
-        """End the dump and the count where a reader has given up."""
+        """End the count where a reader has given up."""
         if self._active is not None:
             self._active.close()
 
     def _dump(self) -> Generator[Extent]:
-        with self._counting() as counted, running(self._arguments(), self._address, self._scratch) as program:
-            for extent in program.output():
-                if extent.offset == 0:
-                    self._archive_version = archive_version(extent.data)
+        with self._counting() as counted:
+            yield self._begun.first
+            for extent in self._begun.rest:
                 yield extent
                 if counted.done():
                     # A failed count spoils the snapshot: say so now, not after the rest of the dump.
                     counted.result()
-            self._warnings += [line for line in program.last_words().splitlines() if "warning:" in line]
             counted.result()
         self._finished = True
 
@@ -121,10 +110,6 @@ class PostgresCapture:
                 if not counted.done():
                     self._measurement.stop()
                 raise
-
-    def _arguments(self) -> list[str]:
-        snapshot = f"--snapshot={self._view.snapshot}"
-        return dump_command(self._client, self._address, snapshot, f"--lock-wait-timeout={self._lock_timeout_ms}")
 
 
 class View:
@@ -145,6 +130,18 @@ class View:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A dump under way: pg_dump has read the catalog and has its own locks. `head` is a copy of the first bytes."""
+
+    view: View
+    client: Client
+    program: Program
+    head: bytes
+    first: Extent
+    rest: Iterator[Extent]
+
+
 @contextmanager
 def capture(
     address: Address, scratch: Path, *, checksums: bool, first: Sequence[Path], lock_timeout_seconds: float
@@ -158,23 +155,44 @@ def capture(
                 hint="; ".join(dict.fromkeys(error.do for error in errors if error.do)),
             )
         client = clients.for_dump(catalog.server(connection).major, clients.installed(first))
-        view = exported(connection, address, lock_timeout_seconds=lock_timeout_seconds)
-        view.warnings[:0] = [f"{finding.what} ({finding.do})" for finding in found]
-        opened = PostgresCapture(
-            connection,
-            address,
-            view,
-            client,
-            scratch,
-            checksums=checksums,
-            lock_timeout_seconds=lock_timeout_seconds,
-        )
-        with closing(opened):
-            yield opened
+        with _begun(connection, address, client, scratch, lock_timeout_seconds) as begun:
+            begun.view.warnings[:0] = [f"{finding.what} ({finding.do})" for finding in found]
+            with closing(PostgresCapture(connection, address, begun, checksums=checksums)) as opened:
+                yield opened
+
+
+@contextmanager
+def _begun(
+    connection: Connection, address: Address, client: Client, scratch: Path, lock_timeout_seconds: float
+) -> Generator[Begun]:
+    """Export a snapshot and start pg_dump in it, until pg_dump has its locks.
+
+    A migration may have queued for its exclusive lock between our lock and pg_dump's. Then pg_dump waits for the
+    migration, which waits for us: only giving up and starting again resolves that, and it can be done as long as
+    nothing was handed out.
+    """
+    with ExitStack() as stack:
+        for attempt in range(_DUMP_ATTEMPTS):
+            view = exported(connection, address, lock_timeout_seconds=lock_timeout_seconds)
+            options = (f"--snapshot={view.snapshot}", f"--lock-wait-timeout={round(lock_timeout_seconds * 1000)}")
+            program = stack.enter_context(running(dump_command(client, address, *options), address, scratch))
+            extents = program.output()
+            try:
+                head = next(extents)
+            except SourceError:
+                stack.pop_all().close()
+                connection.execute("ROLLBACK")
+                if attempt == _DUMP_ATTEMPTS - 1:
+                    raise
+            else:
+                start = bytes(head.data[:_HEAD_BYTES])
+                yield Begun(view=view, client=client, program=program, head=start, first=head, rest=extents)
+                return
 
 
 def exported(connection: Connection, address: Address, *, lock_timeout_seconds: float) -> View:
     """Lock every table, then export a snapshot; leave the session in its transaction. Raise `SourceError`."""
+    last: psycopg.Error | None = None
     for _ in range(_ATTEMPTS):
         before = facts.countable(catalog.relations(connection), standby=catalog.server(connection).standby)
         try:
@@ -183,14 +201,13 @@ def exported(connection: Connection, address: Address, *, lock_timeout_seconds: 
             if _lockable(after) <= _lockable(before):
                 connection.execute("SET LOCAL lock_timeout = 0")
                 return View(connection, snapshot, after)
-        except _VANISHED:
-            # A table was dropped between the listing and its lock.
-            pass
+        except _VANISHED as exc:
+            last = exc
         connection.execute("ROLLBACK")
     raise SourceError(
         f"{address.url}: tables appeared or vanished during {_ATTEMPTS} attempts to lock them all",
         hint="back up when no migration is running",
-    )
+    ) from last
 
 
 def _lock(connection: Connection, relations: Iterable[Relation], lock_timeout_seconds: float) -> None:
@@ -213,9 +230,8 @@ def _lockable(relations: Iterable[Relation]) -> set[int]:
     return {relation.oid for relation in relations if relation.kind in ("r", "p")}
 
 
-def archive_version(head: bytes | bytearray | memoryview) -> str:
+def archive_version(head: bytes) -> str:
     """Return the version in the head of a custom-format archive: `PGDMP`, then three bytes (pg_backup_archiver.c)."""
-    start = bytes(head[:8])
-    if len(start) < 8 or start[:5] != b"PGDMP":  # noqa: PLR2004  # the length just read
-        raise SourceError("pg_dump did not write an archive", hint="is the pg_dump found the real one?")
-    return f"{start[5]}.{start[6]}"
+    if len(head) < _HEAD_BYTES or not head.startswith(b"PGDMP"):
+        raise SourceError("pg_dump did not write an archive", hint="is the pg_dump that was found the real one?")
+    return f"{head[5]}.{head[6]}"

@@ -81,8 +81,8 @@ class Address:
 
     def scrub(self, text: str) -> str:
         """Return *text* without the secrets of this connection: servers and programs may quote what they were given."""
-        for name in ("password", "sslpassword"):
-            if secret := self.parameters.get(name):
+        for secret in (self.parameters.get("password"), os.environ.get("PGPASSWORD")):
+            if secret:
                 text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
         return text
 
@@ -233,6 +233,11 @@ _ADVICE: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
     (psycopg.errors.LockNotAvailable, "another session holds an exclusive lock (a migration?): try again later"),
     (psycopg.errors.OutOfMemory, "raise max_locks_per_transaction on the server: every table is locked at once"),
     (psycopg.errors.TooManyConnections, "the server has no free connection: raise max_connections or use fewer jobs"),
+    (
+        psycopg.errors.SerializationFailure,
+        "a standby gave up the snapshot: set hot_standby_feedback on it",
+    ),
+    (psycopg.errors.QueryCanceled, "somebody cancelled the query: try again"),
     (psycopg.errors.DiskFull, "the server's disk is full: enlarge it or remove old databases"),
     (psycopg.OperationalError, "is the server running and reachable at this address?"),
 )

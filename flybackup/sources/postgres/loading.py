@@ -14,7 +14,7 @@ from typing import Final
 from flybackup.clock import Clock
 from flybackup.errors import SourceError
 from flybackup.sources import RestoreOptions, Stream
-from flybackup.sources.postgres import arrival, globals as cluster, preflight, roles, selection
+from flybackup.sources.postgres import arrival, globals as cluster, obstacles, roles, selection
 from flybackup.sources.postgres.clients import Client
 from flybackup.sources.postgres.connection import Address, any_session, connected
 from flybackup.sources.postgres.globals import Globals
@@ -65,9 +65,10 @@ def receive(work: Work, streams: Iterator[Stream], into: Address, *, one_transac
 
 
 def _make_roles(work: Work, content: bytes) -> None:
-    work.globals = cluster.load(content)
     if work.chosen:
+        # Single tables come without owners, into a place with settings of its own.
         return
+    work.globals = cluster.load(content)
     with any_session(work.address) as session:
         work.notes += roles.apply(session, work.globals, work.state.server.roles)
 
@@ -90,11 +91,11 @@ def _load(work: Work, stream: Stream, into: Address, *, one_transaction: bool) -
 def _adaptations(work: Work, into: Address) -> list[str]:
     """Return the options for what this server or role cannot give, and note each."""
     with connected(into) as session:
-        offered = preflight.offered(session)
-        foreign = preflight.foreign_extensions(session)
-        missing = preflight.missing_tablespaces(session, work.options.facts)
+        offered = obstacles.offered(session)
+        foreign = obstacles.foreign_extensions(session)
+        missing = obstacles.missing_tablespaces(session, work.options.facts)
     options = []
-    if reason := preflight.why_no_owners(offered, work.options.facts):
+    if reason := obstacles.why_no_owners(offered, work.options.facts):
         options += ["--no-owner", "--no-acl"]
         work.notes.append(f"owners and grants were not restored, {offered.role} owns everything: {reason}")
     if foreign:

@@ -15,6 +15,7 @@ _LISTS: Final = frozenset(
     }
 )
 _LIST_ITEM: Final = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]*))\s*(?:,|$)')
+_NAME_BYTES: Final = 63
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -36,6 +37,13 @@ def literal(value: str) -> str:
         return f"'{inner}'"
     escaped = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", inner.replace("\\", "\\\\"))
     return f"E'{escaped}'"
+
+
+def name_beside(name: str, marker: str) -> str:
+    """Return a name next to *name*, cut to what PostgreSQL keeps (63 bytes) without splitting a character."""
+    suffix = f"__{marker}"
+    kept = name.encode()[: _NAME_BYTES - len(suffix.encode())].decode("utf-8", "ignore")
+    return kept + suffix
 
 
 def setting_value(name: str, value: str) -> str:

@@ -14,11 +14,12 @@ from flybackup.clock import Clock
 from flybackup.errors import SourceError
 from flybackup.model import Facts
 from flybackup.sources import Restoration, RestoreOptions, Stream
-from flybackup.sources.postgres import clients, facts, globals as cluster, preflight, selection, swap, target
+from flybackup.sources.postgres import clients, facts, globals as cluster, obstacles, selection, swap, target
 from flybackup.sources.postgres.clients import Client
 from flybackup.sources.postgres.connection import Address, any_session, connected
 from flybackup.sources.postgres.inside import inside
 from flybackup.sources.postgres.loading import Work, receive
+from flybackup.sources.postgres.quoting import name_beside
 from flybackup.sources.postgres.target import Place, State
 
 _log: Final = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Beside:
 
     def _exchange(self) -> list[str]:
         name = self._work.address.database
-        aside = target.beside(name, f"before_restore_{self._work.stamp}")
+        aside = name_beside(name, f"before_restore_{self._work.stamp}")
         with any_session(self._work.address) as session:
             swap.exchange(session, name, self._into.database, aside)
             self.settled = True
@@ -119,7 +120,7 @@ class Beside:
 
 @contextmanager
 def _beside(work: Work, streams: Iterator[Stream], place: Place) -> Generator[Restoration]:
-    into = work.address.naming(target.beside(work.address.database, f"flybackup_{secrets.token_hex(4)}"))
+    into = work.address.naming(name_beside(work.address.database, f"flybackup_{secrets.token_hex(4)}"))
     restoration: _Settling = selection.InSchema(work, into) if place == "schema" else Beside(work, into)
     with any_session(work.address) as session:
         work.notes += swap.create(session, into.database, work.options.facts.details)
@@ -141,7 +142,7 @@ def _remove(leftover: Address) -> None:
 
 
 def _refuse_unsuitable(address: Address, state: State, facts_there: Facts) -> None:
-    errors = [item for item in preflight.judge_target(state.server, facts_there) if item.level == "error"]
+    errors = [item for item in obstacles.judge_target(state.server, facts_there) if item.level == "error"]
     if errors:
         what = "; ".join(error.what for error in errors)
         raise SourceError(f"{address.url}: {what}", hint="; ".join(error.do for error in errors))
@@ -149,5 +150,5 @@ def _refuse_unsuitable(address: Address, state: State, facts_there: Facts) -> No
 
 def _client(state: State, facts_there: Facts, first: Sequence[Path]) -> Client:
     server_major = state.server.server.major
-    dump_major = preflight.dump_major(facts_there) or server_major
+    dump_major = obstacles.dump_major(facts_there) or server_major
     return clients.for_restore(dump_major, server_major, clients.installed(first))

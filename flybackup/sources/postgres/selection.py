@@ -23,6 +23,7 @@ from flybackup.sources.postgres import clients, facts
 from flybackup.sources.postgres.catalog import USER_OBJECT
 from flybackup.sources.postgres.connection import Address, Connection, connected
 from flybackup.sources.postgres.process import dump_command, restore_command, run, running
+from flybackup.sources.postgres.quoting import identifier
 
 if TYPE_CHECKING:
     from flybackup.sources.postgres.loading import Work
@@ -38,7 +39,7 @@ _LEFT_OUT: Final = re.compile(
 _FAMILY: Final = """
     WITH RECURSIVE family AS (
         SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+        WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
         UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN family f ON f.oid = i.inhparent)
     SELECT n.nspname::text AS schema, c.relname::text AS name
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -109,7 +110,7 @@ def load(work: "Work", archive: Path, into: Address) -> None:
     archive.unlink()
     with connected(into) as session:
         _drop_others(session, family)
-    work.notes.append("foreign keys of the tables were not restored: the tables they point to are not here")
+    work.notes.append("foreign keys, policies and rules of the tables were not restored: what they name is not here")
 
 
 def _without_left_out(work: "Work", archive: Path, into: Address) -> str:
@@ -131,7 +132,7 @@ def _family(session: Connection, chosen: Sequence[Name]) -> set[Name]:
     parameters = ([name.schema for name in chosen], [name.table for name in chosen])
     family = {Name(*row) for row in session.execute(_FAMILY, parameters)}
     if missing := [name for name in chosen if name not in family]:
-        raise SourceError(f"the dump does not have the table {_keys(missing)}")
+        raise SourceError(f"the dump has no table {_keys(missing)}", hint="views and large objects cannot be chosen")
     return family
 
 
@@ -165,8 +166,12 @@ class InSchema:
         places = ", ".join(
             f"{name.schema}.{name.table} is {renamed[name.schema]}.{name.table}" for name in self._work.chosen
         )
-        undo = " ".join(f'DROP SCHEMA "{schema}" CASCADE;' for schema in renamed.values())
-        return (*self._work.notes, f"restored beside the live tables: {places}", f"to undo: {undo}")
+        undo = " ".join(f"DROP SCHEMA {identifier(schema)} CASCADE;" for schema in renamed.values())
+        return (
+            *self._work.notes,
+            f"restored beside the live tables: {places}",
+            f"to undo, connect to the database and run: {undo}",
+        )
 
     def keep(self) -> str:
         self.settled = True
@@ -175,7 +180,9 @@ class InSchema:
     def _copy(self, schemas: Sequence[str]) -> None:
         work = self._work
         client = clients.for_dump(work.state.server.server.major, clients.installed(work.first))
-        dumping = dump_command(client, self._into, *(f"--schema={schema}" for schema in schemas), *_NO_RIGHTS)
+        # What pg_dump takes is a pattern: quoted, it means itself.
+        only = [f"--schema={identifier(schema)}" for schema in schemas]
+        dumping = dump_command(client, self._into, *only, *_NO_RIGHTS)
         loading = restore_command(client, work.address, "--single-transaction", *_NO_RIGHTS)
         with (
             running(dumping, self._into, work.scratch) as source,

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from flybackup.errors import RefusedError, SourceError
 from flybackup.sources.postgres.connection import Connection
-from flybackup.sources.postgres.quoting import identifier, literal
+from flybackup.sources.postgres.quoting import identifier, literal, name_beside
 
 _log: Final = logging.getLogger(__name__)
 _PROVIDERS_SINCE: Final = 15
@@ -124,7 +124,7 @@ def refuse_in_use(session: Connection, name: str) -> None:
 
 def undo(name: str, aside: str) -> list[str]:
     """Return the statements that take *aside* back to *name*, to be run in another database."""
-    undone = f"{aside}_undone"[-63:]
+    undone = name_beside(aside, "undone")
     return [
         f"ALTER DATABASE {identifier(name)} ALLOW_CONNECTIONS false;",
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {literal(name)};",  # noqa: S608  # quoted

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from flybackup.errors import RefusedError
-from flybackup.sources.postgres import preflight, swap
+from flybackup.sources.postgres import obstacles, swap
 from flybackup.sources.postgres.catalog import USER_OBJECT, one
 from flybackup.sources.postgres.connection import Address, any_session, connected
-from flybackup.sources.postgres.preflight import Target
+from flybackup.sources.postgres.obstacles import Target
 
 Place = Literal["new", "swap", "inside", "schema"]
 """new: a new database that takes the free name. swap: a new one that changes names with the target. inside: the empty
 target itself. schema: a new schema of the target, for single tables."""
 
-_NAME_BYTES: Final = 63
 
 _NO_OBJECTS: Final = " AND ".join(
     f"""NOT EXISTS (SELECT FROM pg_catalog.{table} o JOIN pg_catalog.pg_namespace n ON n.oid = o.{namespace}
@@ -44,7 +43,7 @@ class State:
 def look(address: Address) -> State:
     """Return what is there. Raise `SourceError` when the server cannot be asked."""
     with any_session(address) as session:
-        server = preflight.offered(session)
+        server = obstacles.offered(session)
         row = session.execute(_DATABASE, (address.database,)).fetchone()
         swap.refuse_in_use(session, address.database)
     if row is None:
@@ -98,10 +97,3 @@ def _schema(role: str, *, can_create: bool) -> Place:
         f"the role {role} may not create databases, and single tables are taken out of a temporary one",
         hint="restore the tables into an empty database, or on another server, and copy them from there",
     )
-
-
-def beside(name: str, marker: str) -> str:
-    """Return a name next to *name*, cut to what PostgreSQL keeps (63 bytes) without splitting a character."""
-    suffix = f"__{marker}"
-    kept = name.encode()[: _NAME_BYTES - len(suffix.encode())].decode("utf-8", "ignore")
-    return kept + suffix
