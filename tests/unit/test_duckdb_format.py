@@ -168,8 +168,8 @@ def test_a_block_count_beyond_the_end_is_no_damage_while_those_blocks_are_free(t
     path = tmp_path / "shrunk.duckdb"
     run_duckdb(
         path,
-        "CREATE TABLE b AS SELECT 1 AS i; CREATE TABLE a AS SELECT i, hash(i) AS h FROM range(500000) r(i); CHECKPOINT; "
-        "DROP TABLE a; CHECKPOINT; INSERT INTO b VALUES (2); CHECKPOINT",
+        "CREATE TABLE b AS SELECT 1 AS i; CREATE TABLE a AS SELECT i, hash(i) AS h FROM range(500000) r(i); "
+        "CHECKPOINT; DROP TABLE a; CHECKPOINT; INSERT INTO b VALUES (2); CHECKPOINT",
     )
     header, blocks = block_map(path.read_bytes())
     assert header.blocks_end > path.stat().st_size

@@ -91,7 +91,11 @@ def _copy_rows(con: duckdb.DuckDBPyConnection, table: Table) -> None:
 
 def _stored_columns(con: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
     """Return the quoted columns that hold data: a generated one is computed again."""
-    found = con.execute(f"SELECT name FROM pragma_table_info({literal('snapshot.' + _dotted(table))})")  # noqa: S608
+    found = con.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = 'snapshot' AND schema_name = ? "
+        "AND table_name = ? AND NOT is_generated ORDER BY column_index",
+        list(table),
+    )
     return [quoted(str(name)) for (name,) in found.fetchall()]
 
 

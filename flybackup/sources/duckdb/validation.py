@@ -1,5 +1,6 @@
 """The validating child, seen from here: started early, asked, watched, and replaced when it crashed."""
 
+import contextlib
 import json
 import os
 import signal
@@ -111,7 +112,8 @@ class Validator:
         child.wait()
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # what was not sent any more
+                    pipe.close()
 
 
 def _environment() -> dict[str, str]:

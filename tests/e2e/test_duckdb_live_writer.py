@@ -1,0 +1,27 @@
+"""Captures of a database that an application changes, checkpoints and is killed over: every one right, `cp` not.
+
+The same rig runs for as long as you like, under any DuckDB: `python -m soak.duckdb` in `tests/`.
+"""
+
+from pathlib import Path
+
+from soak.rig import Rig, Tally, capture_once, plain_copy_once
+
+CAPTURES = 60
+
+
+def test_captures_under_a_live_writer_are_right_and_plain_copies_are_not(tmp_path: Path) -> None:
+    raw, plain = Tally(), Tally()
+    with Rig(tmp_path, seed=20261123) as rig:
+        for number in range(CAPTURES):
+            rig.disturb()
+            capture_once(
+                rig, raw, checksums=number % 20 == 19, pause_seconds=0.01 if number % 3 == 2 else 0.0, quick=True
+            )
+            if number % 10 == 5:
+                plain_copy_once(rig, plain)
+    print(f"flybackup: {raw}\ncp: {plain}")
+    assert raw.wrong == []
+    assert raw.gave_up == []
+    assert raw.accepted == CAPTURES
+    assert plain.wrong, "the plain copies were right as well, so this run proved nothing"
