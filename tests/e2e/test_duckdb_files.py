@@ -269,8 +269,8 @@ def test_a_given_block_that_became_a_hole_is_given_again_as_zeros(tmp_path: Path
         "CHECKPOINT; DROP TABLE a; CHECKPOINT",
     )
     with LiveFile(path) as live, KeptBlocks(tmp_path / "kept", everything=False) as kept:
-        copy = RawCopy(live, kept, tmp_path / "copy", SystemClock(), 10)
-        before = assembled(copy)
+        copy = RawCopy(live, tmp_path / "copy", SystemClock(), 10)
+        before = assembled(copy, kept)
         header = live.header(SystemClock())
         block = int(np.flatnonzero(live.block_map(header).free)[0])
         start = block_offset(block, header.block_bytes)
@@ -278,13 +278,13 @@ def test_a_given_block_that_became_a_hole_is_given_again_as_zeros(tmp_path: Path
         punch_hole(path, start, header.block_bytes)
         after = before[:]
         after[start : start + header.block_bytes] = bytes(header.block_bytes)
-        assert assembled(copy, before) == after
+        assert assembled(copy, kept, before) == after
 
 
-def assembled(copy: RawCopy, content: bytearray | None = None) -> bytearray:
+def assembled(copy: RawCopy, kept: KeptBlocks, content: bytearray | None = None) -> bytearray:
     """Put what *copy* gives over *content*."""
     content = bytearray() if content is None else bytearray(content)
-    for offset, data in copy.extents():
+    for offset, data in copy.extents(kept):
         content.extend(bytes(max(offset + len(data) - len(content), 0)))
         content[offset : offset + len(data)] = data
     return content

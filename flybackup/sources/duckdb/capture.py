@@ -13,7 +13,6 @@ from flybackup.sources import Captured, Stream
 from flybackup.sources.duckdb.kept import KeptBlocks
 from flybackup.sources.duckdb.layout import HEADER_BYTES, Header, TornError
 from flybackup.sources.duckdb.live import LiveFile
-from flybackup.sources.duckdb.locks import duckdb_version_of
 from flybackup.sources.duckdb.protocol import RawCopy, View
 from flybackup.sources.duckdb.validation import ValidationError, Validator, table_facts
 from flybackup.sources.duckdb.walcopy import WalCopy, checkpoint_running
@@ -50,7 +49,7 @@ class DuckdbCapture:
         self._scratch = scratch
         self._clock = clock
         self._checksums = checksums
-        self._bound_seconds = bound_seconds
+        self._copy = RawCopy(live, scratch / "database.duckdb", clock, bound_seconds)
         self._outcome: Outcome | None = None
 
     def streams(self) -> Iterator[Stream]:
@@ -99,13 +98,12 @@ class DuckdbCapture:
         A second try gives only what changed since the first.
         """
         with KeptBlocks(self._scratch / "kept.duckdb", everything=False) as kept:
-            copy = self._raw_copy(kept)
             for _ in range(_LIVE_TRIES):
-                view = yield from copy.extents()
+                view = yield from self._copy.extents(kept)
                 kept.write_map(self._scratch / "kept.map")
                 tables = self._measured_live(view, kept)
                 if tables is not None:
-                    self._outcome = Outcome(view, tables, copy.passes, staged=False)
+                    self._outcome = Outcome(view, tables, self._copy.passes, staged=False)
                     return True
         return False
 
@@ -126,19 +124,18 @@ class DuckdbCapture:
                 yield from self._staged()
             except ValidationError as exc:
                 message = f"DuckDB cannot read a consistent copy of {self._live.path}: {exc}"
-                hint = "The database itself is damaged. Check it with DuckDB, or restore the newest snapshot beside it."
+                hint = (
+                    "Either a newer DuckDB than flybackup's wrote it, or the database itself is damaged: "
+                    "let the application's DuckDB read all of its tables, or restore the newest snapshot beside it."
+                )
                 raise SourceError(message, hint=hint) from exc
 
     def _staged(self) -> Generator[Extent, None, None]:
         with KeptBlocks(self._scratch / "database.duckdb", everything=True) as kept:
-            copy = self._raw_copy(kept)
-            view = yield from copy.extents()
+            view = yield from self._copy.extents(kept)
             job = {"job": "measure_file", "path": str(kept.path), "checksums": self._checksums}
             answer = self._validator.ask(job, size=view.size, log_bytes=view.log_bytes)
-            self._outcome = Outcome(view, table_facts(answer), copy.passes, staged=True)
-
-    def _raw_copy(self, kept: KeptBlocks) -> RawCopy:
-        return RawCopy(self._live, kept, self._scratch / "database.duckdb", self._clock, self._bound_seconds)
+            self._outcome = Outcome(view, table_facts(answer), self._copy.passes, staged=True)
 
     def _layers_job(self, view: View, kept: KeptBlocks) -> dict[str, Any]:
         return {
@@ -156,16 +153,16 @@ class DuckdbCapture:
         """Tell whether the blocks DuckDB read from the live file were those of the snapshot, by the protocol's rule."""
         if not live_blocks:
             return True
-        if not self._checkpoint_is_over(view):
+        if not self._checkpoint_is_over():
             return False
         header = self._live.header(self._clock)
         if header.raw == view.header.raw:
             return True
         return header.iteration == view.header.iteration + 1 and self._all_unmoved(view, header, live_blocks)
 
-    def _checkpoint_is_over(self, view: View) -> bool:
+    def _checkpoint_is_over(self) -> bool:
         until = self._clock.monotonic() + _CHECKPOINT_WAIT_SECONDS
-        while view.writer is not None and checkpoint_running(self._live.path):
+        while self._live.writer() is not None and checkpoint_running(self._live.path):
             if self._clock.monotonic() > until:
                 return False
             self._clock.sleep(_CHECKPOINT_PAUSE_SECONDS)
@@ -216,10 +213,9 @@ def _warnings(view: View) -> tuple[str, ...]:
             "checkpoints never paused, so this copy was taken during one; DuckDB read it without an error, "
             "but take another when there is less writing"
         )
-    version = duckdb_version_of(view.writer.pid) if view.writer and view.writer.pid else None
-    if version is not None and version.startswith("1.5."):
+    if view.writer_version is not None and view.writer_version.startswith("1.5."):
         warnings.append(
-            f"{view.writer} runs DuckDB {version}: a crash during a checkpoint can damage its file "
+            f"{view.writer} runs DuckDB {view.writer_version}: a crash during a checkpoint can damage its file "
             "(duckdb#25106); upgrade the application to DuckDB 2.0"
         )
     return tuple(warnings)

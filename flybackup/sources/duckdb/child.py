@@ -103,9 +103,10 @@ def _measure_table(
 
 
 def _columns(con: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[str]:
+    """Return the columns that hold data: a generated one may give another value at every reading."""
     found = con.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name = 'snapshot' AND schema_name = ? "
-        "AND table_name = ? ORDER BY column_index",
+        "AND table_name = ? AND NOT is_generated ORDER BY column_index",
         [schema, table],
     )
     return [str(name) for (name,) in found.fetchall()]

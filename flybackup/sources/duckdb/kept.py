@@ -8,8 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from flybackup.chunking import Extent
 from flybackup.errors import SourceError
-from flybackup.sources.duckdb.layout import HEADER_BYTES, Header, Mask, block_offset
+from flybackup.sources.duckdb.layout import HEADER_BYTES, Header, Mask
 
 _MARGIN_BYTES = 64 << 20
 
@@ -44,15 +45,17 @@ class KeptBlocks:
         self._write(header.raw, 0)
         self._kept = np.zeros(block_count, np.bool_)
 
-    def keep(self, data: memoryview, first: int, metadata: Mask, block_bytes: int) -> None:
-        """Keep a run of blocks that begins with block *first*: all of it, or those that *metadata* says."""
+    def keep(self, extent: Extent, first: int, metadata: Mask, block_bytes: int) -> Extent:
+        """Keep a run of blocks that begins with block *first*: all of it, or those that *metadata* says. Return it."""
+        data = memoryview(extent.data)
         if self.everything:
-            self._write(data, block_offset(first, block_bytes))
-            return
+            self._write(data, extent.offset)
+            return extent
         for index in np.flatnonzero(metadata):
             start = int(index) * block_bytes
-            self._write(data[start : start + block_bytes], block_offset(first + int(index), block_bytes))
+            self._write(data[start : start + block_bytes], extent.offset + start)
         self._kept[first : first + metadata.size] = metadata
+        return extent
 
     def finish(self, size: int) -> None:
         os.ftruncate(self._fd, max(size, HEADER_BYTES))

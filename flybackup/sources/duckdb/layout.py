@@ -73,6 +73,12 @@ class BlockMap:
     free: Mask
     metadata: Mask
 
+    @property
+    def used_count(self) -> int:
+        """How many blocks there are up to the last one in use."""
+        used = np.flatnonzero(~self.free)
+        return int(used[-1]) + 1 if used.size else 0
+
 
 def has_magic(head: bytes) -> bool:
     return head[8:12] == MAGIC

@@ -57,6 +57,8 @@ class View:
     writer: Holder | None
     checkpointing: bool
     size: int
+    writer_version: str | None
+    """The writer's DuckDB, where it can be told."""
     filesystem: str | None
     """The network file system it lies on, None on a local one."""
 
@@ -72,11 +74,11 @@ class View:
 
 
 class RawCopy:
-    """Copies of one live file. `extents` may be run again after an acceptance: it then gives what changed since."""
+    """Copies of one live file, all given to the same consumer. The logs are copied beside the path *logs_beside*."""
 
-    def __init__(self, live: LiveFile, kept: KeptBlocks, logs_beside: Path, clock: Clock, bound_seconds: float) -> None:
+    def __init__(self, live: LiveFile, logs_beside: Path, clock: Clock, bound_seconds: float) -> None:
         self._live = live
-        self._kept = kept
+        self._kept: KeptBlocks | None = None
         self._logs_beside = logs_beside
         self._clock = clock
         self._bound_seconds = bound_seconds
@@ -90,11 +92,16 @@ class RawCopy:
         self._reason = "nothing was tried"
         self.passes = 0
 
-    def extents(self) -> Generator[Extent, None, View]:
-        """Yield what changed since the last pass until one is accepted; return its view, whose `size` is the end.
+    def extents(self, kept: KeptBlocks) -> Generator[Extent, None, View]:
+        """Yield passes until one is accepted; return its view, whose `size` is the end of the file.
 
-        The buffer of an extent is used again for the next one. Raises `SourceError` when the bound is reached.
+        A pass gives what may have changed since it was last given, or everything when *kept* is not that of the last
+        call. The buffer of an extent is used again for the next one. Raises `SourceError` when the bound is reached.
         """
+        afresh = kept is not self._kept
+        if afresh:
+            self._kept = kept
+            self._valid[:] = False
         while True:
             self._check_bound()
             try:
@@ -103,11 +110,12 @@ class RawCopy:
                 self._wait(exc)
                 continue
             self.passes += 1
-            whole = yield from self._copy(view)
-            if self.passes == 1:
-                self._began = self._clock.monotonic()  # a first pass lasts as long as its consumer likes
+            whole = yield from self._copy(view, kept)
+            if afresh:
+                self._began = self._clock.monotonic()  # a pass over the whole file lasts as long as its consumer likes
+                afresh = False
             if whole and self._accept(view):
-                self._kept.finish(view.size)
+                kept.finish(view.size)
                 return view
 
     def _check_bound(self) -> None:
@@ -136,12 +144,11 @@ class RawCopy:
                 raise _NotYetError("a checkpoint is running", _CHECKPOINT_PAUSE_SECONDS)
             logs = copy_logs(self._live.path, self._logs_beside, whole=True)
         size = self._size(header)
-        used_end = (
-            block_offset(int(np.flatnonzero(~blocks.free)[-1]) + 1, header.block_bytes) if _any_used(blocks) else 0
-        )
-        if used_end > size:
+        if block_offset(blocks.used_count, header.block_bytes) > size:
             raise _NotYetError("it is shorter than its header says")
-        return View(header, blocks, logs, writer, checkpointing, size, network_filesystem_of(self._live.path))
+        version = duckdb_version_of(writer.pid) if writer is not None else None
+        filesystem = network_filesystem_of(self._live.path)
+        return View(header, blocks, logs, writer, checkpointing, size, version, filesystem)
 
     def _size(self, header: Header) -> int:
         """Return the file's size without a hole at its end that is no part of the database."""
@@ -161,7 +168,7 @@ class RawCopy:
         self._valid = _resized(self._valid, header.block_count)
         self._valid &= ~blocks.free & ~blocks.metadata
 
-    def _copy(self, view: View) -> Generator[Extent, None, bool]:
+    def _copy(self, view: View, kept: KeptBlocks) -> Generator[Extent, None, bool]:
         """Yield the header and every block that is not valid. Return False when the header changed meanwhile."""
         block_bytes = view.header.block_bytes
         count = -(-(view.size - HEADER_BYTES) // block_bytes)
@@ -170,18 +177,19 @@ class RawCopy:
         data = self._data_mask(view, count)
         self._valid = _resized(self._valid, count)
         self._given = _resized(self._given, max(count, self._given.size))
-        self._kept.ensure_space(int((data | used).sum()) * block_bytes)
-        self._kept.begin(view.header, count)
+        kept.ensure_space(int((data | used).sum()) * block_bytes)
+        kept.begin(view.header, count)
         yield Extent(0, view.header.raw)
         for first, last in runs(self._given[:count] & ~data & ~used, block_bytes):
-            yield self._keep(
-                self._reader.zeros(view.size, first, last, block_bytes), first, metadata[first:last], block_bytes
-            )
+            extent = self._reader.zeros(view.size, first, last, block_bytes)
+            yield kept.keep(extent, first, metadata[first:last], block_bytes)
         for first, last in runs(~self._valid & (data | used), block_bytes):
-            extent = self._read(view, first, last, used)
-            if extent is None:
+            try:
+                extent = self._reader.read(view.size, first, used[first:last], block_bytes)
+            except TornRunError as exc:
+                self._note_damage(exc.block, view)
                 return False
-            yield self._keep(extent, first, metadata[first:last], block_bytes)
+            yield kept.keep(extent, first, metadata[first:last], block_bytes)
             self._given[first:last] = True
             self._valid[first:last] = used[first:last] & ~metadata[first:last]
             if self._live.raw_header() != view.header.raw:
@@ -189,20 +197,9 @@ class RawCopy:
                 return False
         return True
 
-    def _keep(self, extent: Extent, first: int, metadata: Mask, block_bytes: int) -> Extent:
-        self._kept.keep(memoryview(extent.data), first, metadata, block_bytes)
-        return extent
-
-    def _read(self, view: View, first: int, last: int, used: Mask) -> Extent | None:
-        try:
-            return self._reader.read(view.size, first, used[first:last], view.header.block_bytes)
-        except TornRunError as exc:
-            self._note_damage(exc.block, view)
-            self._reason = f"block {exc.block} was being written"
-            return None
-
     def _note_damage(self, block: int, view: View) -> None:
         """Raise `SourceError` when the same block of the same state stays bad: that is no torn read."""
+        self._reason = f"block {block} was being written"
         now = self._clock.monotonic()
         if self._damage is None or self._damage[:2] != (block, view.header.raw):
             self._damage = (block, view.header.raw, now)
@@ -241,8 +238,7 @@ class RawCopy:
 
     def _settle(self, view: View) -> None:
         """DuckDB 1.5 has a window in which freed blocks are re-used before the header is written: let it pass."""
-        version = duckdb_version_of(view.writer.pid) if view.writer and view.writer.pid else None
-        if version is not None and version.startswith("1.5."):
+        if view.writer_version is not None and view.writer_version.startswith("1.5."):
             self._clock.sleep(_SETTLE_SECONDS)
 
     def _wait(self, why: _NotYetError) -> None:
@@ -260,10 +256,6 @@ def _refuse_encrypted(live: LiveFile, header: Header) -> None:
         message = f"{live.path} is encrypted by DuckDB: its blocks and log cannot be checked without the key"
         hint = "There is no setting for that key yet. Keep the file plain: what flybackup stores is encrypted."
         raise SourceError(message, hint=hint)
-
-
-def _any_used(blocks: BlockMap) -> bool:
-    return bool((~blocks.free).any())
 
 
 def _resized(mask: Mask, size: int) -> Mask:

@@ -1,5 +1,6 @@
 """A restored database beside its target: probed there, then published, kept aside, or removed."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,8 +47,12 @@ class DuckdbRestoration:
         return str(publishing.leave_aside(self._staged, self._target, self._clock.now()))
 
     def _set_mode(self) -> None:
+        """Give the files the entry's mode and, run by root, the owner of what they replace: the application's user."""
+        like = (self._target if self._target.exists() else self._target.parent).stat()
         for path in staging.family(self._staged):
             path.chmod(self._mode if self._mode is not None else staging.PRIVATE_MODE)
+            with contextlib.suppress(PermissionError):
+                os.chown(path, like.st_uid, like.st_gid)
 
 
 def refuse_taken(target: Path, options: RestoreOptions) -> None:

@@ -21,15 +21,11 @@ class TornRunError(Exception):
 
 def runs(wanted: Mask, block_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield [first, last) of neighbouring wanted blocks, at most `RUN_BYTES` together, ascending."""
-    blocks = np.flatnonzero(wanted)
-    if not blocks.size:
-        return
+    edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
     longest = RUN_BYTES // block_bytes
-    breaks = np.flatnonzero(np.diff(blocks) != 1) + 1
-    for group in np.split(blocks, breaks):
-        first, end = int(group[0]), int(group[-1]) + 1
-        for start in range(first, end, longest):
-            yield start, min(start + longest, end)
+    for first, end in edges.reshape(-1, 2):
+        for start in range(int(first), int(end), longest):
+            yield start, min(start + longest, int(end))
 
 
 class RunReader:

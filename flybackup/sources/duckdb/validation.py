@@ -55,6 +55,7 @@ class Validator:
                     pass_fds=self._inherit,
                     env=_environment(),
                     start_new_session=True,
+                    umask=0o077,
                 )
             except OSError as exc:
                 raise SourceError(f"cannot start the validating process: {exc.strerror}") from exc

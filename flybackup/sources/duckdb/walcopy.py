@@ -67,6 +67,8 @@ def _scan(live: Path, fd: int, size: int, since: WalScan | None) -> WalScan:
 
 
 def _copy_bytes(fd: int, copy: Path, size: int) -> None:
+    if not size:
+        return  # DuckDB need not find an empty log beside a staged copy
     with copy.open("wb") as out:
         for offset in range(0, size, _PIECE_BYTES):
             out.write(os.pread(fd, min(_PIECE_BYTES, size - offset), offset))
@@ -104,6 +106,8 @@ def _before_copy_end(copy: WalCopy) -> WalScan | None:
 
 
 def _same_bytes(copy: WalCopy, fd: int) -> bool:
+    if not copy.size:
+        return True
     with copy.copy.open("rb") as kept:
         for offset in range(0, copy.size, _PIECE_BYTES):
             size = min(_PIECE_BYTES, copy.size - offset)
