@@ -181,8 +181,8 @@ _NOT_S3 = "is a proxy or a network's login page in between?"
 _NO_DATE = "flybackup goes by the store's clock; is there a proxy that removes the Date header?"
 
 
-def open_s3(url: str, env: Mapping[str, str]) -> S3Store:
-    """Open `s3://bucket/prefix`, optionally with `?endpoint=…&region=…&addressing=path|virtual`.
+def open_s3(url: str, env: Mapping[str, str], *, addressing: str | None = None) -> S3Store:
+    """Open `s3://bucket/prefix`, optionally with `?endpoint=…&region=…&addressing=path|virtual`, which come first.
 
     *env* gives AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION, AWS_DEFAULT_REGION and the access key; what it does
     not give, boto3 looks for in its own places. Raise `ConfigError` for a URL that cannot be.
@@ -190,7 +190,7 @@ def open_s3(url: str, env: Mapping[str, str]) -> S3Store:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = query.keys() - {"endpoint", "region", "addressing"}
-    addressing = query.get("addressing")
+    addressing = query.get("addressing", addressing)
     if parts.scheme != "s3" or not parts.netloc or unknown or addressing not in {None, "path", "virtual"}:
         raise ConfigError(f"not a repository URL: {_without_secrets(url)}", hint=_URL_FORM)
     options = S3Options(

@@ -1,0 +1,167 @@
+"""What belongs together: the one place that knows every concrete store and source.
+
+Those that bring a heavy package are imported when they are wanted: `flybackup --help` is quick, the idle agent small.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from flybackup.clock import Clock, SystemClock
+from flybackup.config import (
+    DuckdbSourceConfig,
+    PostgresSourceConfig,
+    RepositoryConfig,
+    SourceConfig,
+    Variables,
+    cache_directory,
+    database_name,
+    is_postgres_url,
+    passphrase,
+    postgres_url,
+    read_secrets,
+    redact_url,
+    source_name,
+)
+from flybackup.crypto import digest
+from flybackup.errors import ConfigError
+from flybackup.repository import Repository, open_with_passphrase, open_with_recovery_key, open_with_write_key
+from flybackup.sources import Source
+from flybackup.stores import Store
+from flybackup.stores.caching import CachingStore
+from flybackup.stores.local import LocalStore
+from flybackup.stores.retrying import RetryingStore
+
+_CACHE_BYTES = 512 * 1024 * 1024
+_AWS_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_LATER_KINDS = ("sqlite", "volume", "command")
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_LATER = "DuckDB files and PostgreSQL databases are what it can back up."
+
+
+def open_store(
+    repository: RepositoryConfig,
+    env: Mapping[str, str],
+    *,
+    cache: Path | None = None,
+    clock: Clock | None = None,
+) -> Store:
+    """Open the place of *repository*; nothing is asked of it yet. Raise `ConfigError` for a URL that cannot be.
+
+    What passes is tried again. Of a store in the network, copies of small sealed objects are kept under *cache*: None
+    means where caches go in *env*.
+    """
+    clock = clock or SystemClock()
+    if repository.url.startswith("s3://"):
+        return _cached(RetryingStore(_s3(repository, env), clock), cache or cache_directory(env))
+    return RetryingStore(_local(repository.url), clock)
+
+
+def _s3(repository: RepositoryConfig, env: Mapping[str, str]) -> Store:
+    from flybackup.stores.s3 import open_s3  # noqa: PLC0415
+
+    said = {"AWS_ENDPOINT_URL_S3": repository.endpoint, "AWS_REGION": repository.region}
+    said_env = {name: value for name, value in said.items() if value is not None}
+    return open_s3(
+        repository.url,
+        {**Variables(env).with_files(*_AWS_SECRETS), **said_env},
+        addressing=repository.addressing,
+    )
+
+
+def _local(url: str) -> Store:
+    if "://" not in url:
+        return LocalStore(Path(url).expanduser())
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc:
+        raise ConfigError(
+            f"not a repository URL: {redact_url(url)}", hint="Write s3://BUCKET/PREFIX or file:///DIRECTORY."
+        )
+    return LocalStore(Path(unquote(parts.path)))
+
+
+def _cached(store: Store, root: Path | None) -> Store:
+    if root is None:
+        return store
+    # Of each place its own: what a snapshot's key holds is different in another repository.
+    directory = root / sha256(store.url.encode()).hexdigest()[:16]
+    return CachingStore(store, directory, _CACHE_BYTES, content_name=lambda data: digest(data).hex())
+
+
+def open_repository(store: Store, env: Mapping[str, str], *, prompt: Callable[[], str] | None = None) -> Repository:
+    """Open with the strongest key that *env* holds: passphrase, recovery key, write key; else the answer to *prompt*.
+
+    Raise `ConfigError` without any, `WrongKeyError`, `RepositoryNotFoundError`, `StoreError`.
+    """
+    secrets = read_secrets(env)
+    if secrets.passphrase is None and secrets.recovery_key is not None:
+        return open_with_recovery_key(store, secrets.recovery_key)
+    if secrets.passphrase is None and secrets.write_key is not None:
+        return open_with_write_key(store, secrets.write_key)
+    return open_with_passphrase(store, passphrase(env, prompt))
+
+
+def source_for(config: SourceConfig) -> Source:
+    """Return the place that a configured source describes."""
+    checksums = config.verify == "checksums"
+    if isinstance(config, DuckdbSourceConfig):
+        return _duckdb(config.path, checksums=checksums)
+    if isinstance(config, PostgresSourceConfig):
+        return _postgres(config.url, checksums=checksums)
+    raise AssertionError(f"unreachable: {type(config)}")
+
+
+def source_at(kind: str, location: str) -> Source:
+    """Return the place of *kind* at *location*: a path, or a URL for `postgres`. Raise `ConfigError`."""
+    if kind == "duckdb":
+        if "://" in location:
+            raise ConfigError(f"a DuckDB database is a file, not {redact_url(location)}", hint="Name a path.")
+        return _duckdb(Path(location), checksums=False)
+    if kind == "postgres":
+        if not is_postgres_url(location):
+            raise ConfigError("a PostgreSQL database is named by a URL", hint="Write postgresql://user@host/database.")
+        return _postgres(postgres_url(location), checksums=False)
+    later = kind in _LATER_KINDS
+    raise ConfigError(f"{kind}: {'not in this version yet' if later else 'no kind of source'}", hint=_LATER)
+
+
+def recognise(location: str, env: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Return kind and name of the source at *location*, an ad hoc path or URL. Raise `ConfigError`."""
+    if is_postgres_url(location):
+        return "postgres", source_name(database_name(location, env))
+    if "://" in location:
+        raise ConfigError(f"no kind of source is at {redact_url(location)}", hint=_LATER)
+    path = Path(location)
+    _refuse_what_is_no_database(path)
+    return "duckdb", source_name(path.stem)
+
+
+def _refuse_what_is_no_database(path: Path) -> None:
+    from flybackup.sources.duckdb.live import is_duckdb_file  # noqa: PLC0415
+
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a directory: volumes are not in this version yet", hint=_LATER)
+        with path.open("rb") as file:
+            head = file.read(len(_SQLITE_MAGIC))
+    except OSError as exc:
+        hint = "Name a source of the configuration, a database file or postgresql://…"
+        raise ConfigError(f"cannot read {path}: {exc.strerror or exc}", hint=hint) from exc
+    if head == _SQLITE_MAGIC:
+        raise ConfigError(f"{path} is a SQLite database: SQLite is not in this version yet", hint=_LATER)
+    if not is_duckdb_file(path):
+        raise ConfigError(f"{path} is no database that flybackup knows", hint=_LATER)
+
+
+def _duckdb(path: Path, *, checksums: bool) -> Source:
+    from flybackup.sources.duckdb.source import DuckdbSource  # noqa: PLC0415
+
+    return DuckdbSource(path, checksums=checksums)
+
+
+def _postgres(url: str, *, checksums: bool) -> Source:
+    from flybackup.sources.postgres import PostgresSource  # noqa: PLC0415
+
+    return PostgresSource(url, checksums=checksums)

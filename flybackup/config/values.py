@@ -1,0 +1,76 @@
+"""What a configuration says, as typed values. A field that may hold a secret is not shown by `repr`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar, Literal
+
+Verify = Literal["counts", "checksums"]
+Addressing = Literal["path", "virtual"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryConfig:
+    """`url` is `s3://bucket/prefix`, `file:///directory` or a path. The others are for S3; None means: found out."""
+
+    url: str
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Addressing | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionConfig:
+    """How many snapshots of each kind `forget` keeps; `keep_tags` the newest of each tag. None says nothing."""
+
+    keep_last: int | None = None
+    keep_hourly: int | None = None
+    keep_daily: int | None = None
+    keep_weekly: int | None = None
+    keep_monthly: int | None = None
+    keep_yearly: int | None = None
+    keep_tags: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """What every kind of source has.
+
+    `schedule` is a phrase or five cron fields. Past `rpo` without a good snapshot the status turns red. `retention`
+    None means that nothing is forgotten.
+    """
+
+    kind: ClassVar[str]
+    schedule: str | None = None
+    rpo: timedelta | None = None
+    verify: Verify = "counts"
+    retention: RetentionConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuckdbSourceConfig(SourceConfig):
+    kind: ClassVar[str] = "duckdb"
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresSourceConfig(SourceConfig):
+    kind: ClassVar[str] = "postgres"
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """`timezone` is an IANA name, None the system's; `token_file` holds the token that its HTTP interface asks for."""
+
+    listen: str = "127.0.0.1:8807"
+    timezone: str | None = None
+    token_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    repository: RepositoryConfig
+    sources: Mapping[str, SourceConfig] = field(default_factory=dict)
+    agent: AgentConfig = field(default_factory=AgentConfig)
