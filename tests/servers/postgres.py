@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,6 +105,33 @@ def start(major: int) -> Generator[PostgresServer]:
     try:
         _await(server, process)
         yield server
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def replica(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """Run a hot standby of *primary* that has replayed all it had."""
+    binaries = BINARIES[primary.major]
+    directory = Path(tempfile.mkdtemp(prefix=f"flybackup-pg{primary.major}-standby-"))
+    if _USER is not None:
+        shutil.chown(directory, _USER)
+    source = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "-c", "fast", "-R", "-N"]
+    subprocess.run(
+        [binaries / "pg_basebackup", "-D", directory / "data", *source],
+        check=True,
+        capture_output=True,
+        user=_USER,
+        cwd="/",
+        env={"PGPASSWORD": PASSWORD},
+    )
+    standby = PostgresServer(primary.major, _free_port(), directory)
+    process = _launch(binaries, directory / "data", standby)
+    try:
+        _await(standby, process)
+        yield standby
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(30)

@@ -35,9 +35,17 @@ from flybackup.sources.postgres.obstacles import findings
 from flybackup.sources.postgres.process import Program, dump_command, running
 
 _ATTEMPTS: Final = 20
-_DUMP_ATTEMPTS: Final = 3
+_DUMP_ATTEMPTS: Final = 10
 _LOCKS_PER_STATEMENT: Final = 500
 _TRANSACTION_TIMEOUT_SINCE: Final = 17
+_QUEUE_CHECK_SECONDS: Final = 0.25
+# Somebody waits for us, and somebody else for him.
+_QUEUE: Final = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_locks first, pg_catalog.pg_locks second
+        WHERE NOT first.granted AND NOT second.granted
+          AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(first.pid))
+          AND first.pid = ANY (pg_catalog.pg_blocking_pids(second.pid)))
+"""
 _HEAD_BYTES: Final = 8
 # Dropped between the listing and its use; the internal error is how functions over a sequence's number say it.
 _VANISHED: Final = (
@@ -56,8 +64,7 @@ class PostgresCapture:
         self._address = address
         self._begun = begun
         self._here = catalog.server(connection)
-        relations = facts.countable(begun.view.relations, standby=self._here.standby)
-        self._measurement = facts.Measurement(connection, relations, checksums=checksums)
+        self._measurement = facts.Measurement(connection, begun.view.relations, checksums=checksums)
         self._active: Generator[Extent] | None = None
         self._finished = False
 
@@ -167,9 +174,9 @@ def _begun(
 ) -> Generator[Begun]:
     """Export a snapshot and start pg_dump in it, until pg_dump has its locks.
 
-    A migration may have queued for its exclusive lock between our lock and pg_dump's. Then pg_dump waits for the
-    migration, which waits for us: only giving up and starting again resolves that, and it can be done as long as
-    nothing was handed out.
+    A migration may have queued for its exclusive lock between our lock and pg_dump's. Then pg_dump, and the application
+    with it, waits for the migration, which waits for us. Starting again lets them through, as long as nothing was
+    handed out.
     """
     with ExitStack() as stack:
         for attempt in range(_DUMP_ATTEMPTS):
@@ -178,6 +185,8 @@ def _begun(
             program = stack.enter_context(running(dump_command(client, address, *options), address, scratch))
             extents = program.output()
             try:
+                while not program.has_output(_QUEUE_CHECK_SECONDS):
+                    _refuse_queue(connection)
                 head = next(extents)
             except SourceError:
                 stack.pop_all().close()
@@ -190,11 +199,17 @@ def _begun(
                 return
 
 
+def _refuse_queue(connection: Connection) -> None:
+    (queued,) = catalog.one(connection, _QUEUE)
+    if queued:
+        raise SourceError("a session waits for a lock that the capture holds, and others queue behind it")
+
+
 def exported(connection: Connection, address: Address, *, lock_timeout_seconds: float) -> View:
     """Lock every table, then export a snapshot; leave the session in its transaction. Raise `SourceError`."""
     last: psycopg.Error | None = None
     for _ in range(_ATTEMPTS):
-        before = facts.countable(catalog.relations(connection), standby=catalog.server(connection).standby)
+        before = _relations(connection)
         try:
             _lock(connection, before, lock_timeout_seconds)
             snapshot, after = _snapshot(connection)
@@ -223,7 +238,11 @@ def _lock(connection: Connection, relations: Iterable[Relation], lock_timeout_se
 
 def _snapshot(connection: Connection) -> tuple[str, list[Relation]]:
     (snapshot,) = catalog.one(connection, "SELECT pg_catalog.pg_export_snapshot()")
-    return str(snapshot), catalog.relations(connection)
+    return str(snapshot), _relations(connection)
+
+
+def _relations(connection: Connection) -> list[Relation]:
+    return facts.countable(catalog.relations(connection), standby=catalog.server(connection).standby)
 
 
 def _lockable(relations: Iterable[Relation]) -> set[int]:

@@ -6,7 +6,7 @@ variables, as for every client of PostgreSQL.
 
 import os
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
@@ -156,7 +156,8 @@ def _environment_variables() -> dict[str, str]:
 @contextmanager
 def connected(address: Address, settings: Mapping[str, str] = SESSION_SETTINGS) -> Generator[Connection]:
     """Open an autocommitting session with *settings*, and close it. Failures of the block are `SourceError`."""
-    with translated(address), connect(address, settings) as connection:
+    # Closed, not committed: whatever has to last was committed by itself.
+    with translated(address), closing(connect(address, settings)) as connection:
         yield connection
 
 
@@ -166,7 +167,7 @@ def connect(address: Address, settings: Mapping[str, str] = SESSION_SETTINGS) ->
         connection = _open(address)
         try:
             if pooler.is_proxied(connection):
-                with _open(address) as again:
+                with closing(_open(address)) as again:
                     pooler.refuse_transaction_pooling(connection, again)
             _apply(connection, settings)
         except BaseException:

@@ -32,6 +32,8 @@ LARGE_OBJECTS: Final = "pg_catalog.pg_largeobject_metadata"
 
 _MATVIEW_TIMEOUT_MS: Final = 60_000
 _COUNT: Final = sql.SQL("SELECT count(*) FROM {} t")
+# The whole row, so that every column is computed as REFRESH will; a row is never null, even one of nulls.
+_COUNT_COMPUTED: Final = sql.SQL("SELECT count(t) FROM {} t")
 _DIGEST: Final = sql.SQL("""
     SELECT count(*), coalesce(sum(pg_catalog.hashtextextended(x.v COLLATE "C", 0)), 0)::text,
            coalesce(sum(pg_catalog.hashtextextended(x.v COLLATE "C", 1)), 0)::text
@@ -90,7 +92,7 @@ class Measurement:
         """Count everything. The session is in a transaction with one snapshot. Raise psycopg's errors."""
         for relation in self._relations:
             if relation.kind == "r":
-                self._record(relation, self._tally(sql.SQL("ONLY {}").format(relation.sql)))
+                self._record(relation, self._tally(_COUNT, sql.SQL("ONLY {}").format(relation.sql)))
         self._sum_partitions()
         for relation in self._relations:
             if relation.kind == "m":
@@ -101,10 +103,10 @@ class Measurement:
         self._tallies[relation.oid] = tally
         self.tables[relation.key] = tally.facts(checksums=self._checksums)
 
-    def _tally(self, rows: sql.Composable) -> Tally:
+    def _tally(self, count: sql.SQL, rows: sql.Composable) -> Tally:
         if self._stopped.is_set():
             raise psycopg.errors.AdminShutdown("the count was stopped")
-        row = self._connection.execute((_DIGEST if self._checksums else _COUNT).format(rows)).fetchone()
+        row = self._connection.execute((_DIGEST if self._checksums else count).format(rows)).fetchone()
         assert row is not None
         return Tally(*(int(number) for number in row))
 
@@ -126,7 +128,7 @@ class Measurement:
             with self._connection.transaction():
                 self._connection.execute(f"SET LOCAL statement_timeout = {_MATVIEW_TIMEOUT_MS}")
                 rows = sql.SQL("({})").format(sql.SQL(definition))  # the server's own words
-                self._record(relation, self._tally(rows))
+                self._record(relation, self._tally(_COUNT_COMPUTED, rows))
         except psycopg.errors.QueryCanceled:
             self.warnings.append(
                 f"the rows of materialized view {relation.key} are not compared: computing it takes over a minute"

@@ -5,6 +5,7 @@ pg_restore reads the end of a truncated archive.
 """
 
 import fcntl
+import select
 import subprocess
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +36,12 @@ class Program:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def has_output(self, seconds: float) -> bool:
+        """Wait until there is output or its end, at most *seconds*; tell whether there is."""
+        poll = select.poll()
+        poll.register(cast("FileIO", self._process.stdout), select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def output(self) -> Iterator[Extent]:
         """Yield standard output as contiguous extents of one reused buffer; then raise unless the program succeeded."""
