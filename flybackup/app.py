@@ -74,12 +74,11 @@ def _s3(repository: RepositoryConfig, env: Mapping[str, str]) -> Store:
 def _local(url: str) -> Store:
     if "://" not in url:
         return LocalStore(Path(url).expanduser())
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc:
+    if not url.startswith("file:///"):
         raise ConfigError(
             f"not a repository URL: {redact_url(url)}", hint="Write s3://BUCKET/PREFIX or file:///DIRECTORY."
         )
-    return LocalStore(Path(unquote(parts.path)))
+    return LocalStore(Path(unquote(urlsplit(url).path)))
 
 
 def _cached(store: Store, root: Path | None) -> Store:

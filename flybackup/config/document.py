@@ -71,16 +71,9 @@ def _document(text: str, name: str) -> dict[str, Any]:
 
 def _repository(table: Table | None, given: str | None, variables: Variables, problems: list[str]) -> RepositoryConfig:
     table = table or Table({}, "repository", problems, variables.expand)
-    written = table.take("url", _repository_url, None)
     outside = given or _variable(variables, "FLYBACKUP_REPOSITORY", problems)
-    bucket = _variable(variables, "BUCKET_NAME", problems)
-    url = outside or written or (f"s3://{bucket}/flybackup" if bucket else None)
-    if url is None and not table.has("url"):
-        problems.append(_NO_REPOSITORY)
-    if outside:
-        _check_outside(outside, problems)
     config = RepositoryConfig(
-        url=url or "",
+        url=_url(table, outside, variables, problems),
         endpoint=table.take("endpoint", read.text, None),
         region=table.take("region", read.text, None),
         addressing=cast("Addressing | None", table.take("addressing", read.choice("path", "virtual"), None)),
@@ -89,11 +82,28 @@ def _repository(table: Table | None, given: str | None, variables: Variables, pr
     return config
 
 
-def _check_outside(url: str, problems: list[str]) -> None:
+def _url(table: Table, outside: str | None, variables: Variables, problems: list[str]) -> str:
+    table.ignore("url")
+    if outside:
+        return _outside(outside, problems)
+    if table.has("url"):
+        return table.take("url", _repository_url, "")
+    return _fly_bucket(variables, problems)
+
+
+def _outside(url: str, problems: list[str]) -> str:
     try:
-        _repository_url(url)
+        return _repository_url(url)
     except ValueError as exc:
         problems.append(f"-r or FLYBACKUP_REPOSITORY: {exc}")
+        return ""
+
+
+def _fly_bucket(variables: Variables, problems: list[str]) -> str:
+    bucket = _variable(variables, "BUCKET_NAME", problems)
+    if not bucket:
+        problems.append(_NO_REPOSITORY)
+    return f"s3://{bucket}/flybackup"
 
 
 def _repository_url(value: Any) -> str:
@@ -160,13 +170,9 @@ def _database_url(table: Table, variables: Variables) -> str:
     if table.has("url_file") and table.has("url"):
         table.complain("url_file", "stands beside url; keep one of them")
     if table.has("url_file"):
-        table.take("url", read.text, "")
-        return table.take("url_file", lambda value: _postgres(_file("url", value, variables)), "")
+        table.ignore("url")
+        return table.take("url_file", lambda value: _postgres(variables.content(read.path(value))), "")
     return table.require("url", _postgres, "")
-
-
-def _file(name: str, value: Any, variables: Variables) -> str:
-    return variables.content(name, read.path(value))
 
 
 def _postgres(value: Any) -> str:

@@ -34,17 +34,20 @@ class Variables:
             raise ValueError(f"both {name} and {name}_FILE are set")
         if not file:
             return value or None
-        return self.content(f"{name}_FILE", Path(file))
+        try:
+            return self.content(Path(file))
+        except ValueError as exc:
+            raise ValueError(f"{name}_FILE: {exc}") from exc
 
-    def content(self, what: str, path: Path) -> str:
-        """Return the text of *path* without the newline at its end. Raise `ValueError`, beginning with *what*."""
+    def content(self, path: Path) -> str:
+        """Return the text of *path* without the newline at its end. Raise `ValueError`."""
         try:
             return self._read_file(path).rstrip("\r\n")
         except OSError as exc:
-            raise ValueError(f"{what}: cannot read {path}: {exc.strerror or exc}") from exc
+            raise ValueError(f"cannot read {path}: {exc.strerror or exc}") from exc
         except UnicodeDecodeError:
             # Without its cause, which holds the secret's bytes.
-            raise ValueError(f"{what}: {path} is not text") from None
+            raise ValueError(f"{path} is not text") from None
 
     def expand(self, text: str) -> str:
         """Replace `${NAME}` and `${NAME:-default}`; `$${` stands for `${`. Raise `ValueError` for what is not set."""

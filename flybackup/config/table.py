@@ -41,6 +41,10 @@ class Table:
             self.complain(key, str(exc))
             return default
 
+    def ignore(self, key: str) -> None:
+        """Know *key* without reading it, because something else comes first."""
+        self._asked.add(key)
+
     def require(self, key: str, read: Callable[[Any], T], placeholder: T) -> T:
         if key not in self._values:
             self.complain(key, "is missing")

@@ -19,7 +19,7 @@ def prove_conditional_create(store: Store) -> None:
         if not _refuses(store, key, second) or store.get(key) != first:
             raise StoreError(
                 f"{store.url}: this server ignores If-None-Match, so two writers could both believe they came first",
-                hint="update the server, or use one with conditional writes (AWS S3, Tigris, R2, MinIO, SeaweedFS …)",
+                hint="Update the server, or use one with conditional writes (AWS S3, Tigris, R2, MinIO, SeaweedFS …).",
             )
     finally:
         with suppress(StoreError):  # credentials that cannot delete are good ones; the probe is 16 bytes

@@ -26,20 +26,20 @@ _ABANDONED_SECONDS = 3600
 """No write of one object lasts that long. Should one, because its process was stopped, it fails and may be repeated."""
 
 _HINTS = {
-    errno.ENOSPC: "the disk is full; free space or run `flybackup prune`",
-    errno.EDQUOT: "the disk quota is used up; free space or run `flybackup prune`",
-    errno.EFBIG: "the file size limit (ulimit -f) or the file system does not allow a file this large",
-    errno.EROFS: "the file system is mounted read-only",
-    errno.EACCES: "give this user the right to read and write there",
-    errno.EPERM: "give this user the right to read and write there",
-    errno.ENOTDIR: "something on that path is a file, not a directory",
-    errno.EIO: "the disk or the network share has a fault; see the kernel's log",
-    errno.EXDEV: "the store's directories must lie on one file system",
-    errno.ENOTSUP: "atomic creation needs a file system with hard links (ext4, XFS, ZFS, APFS, NTFS, NFS; not FAT)",
-    errno.EMLINK: "atomic creation needs a file system with hard links (ext4, XFS, ZFS, APFS, NTFS, NFS; not FAT)",
+    errno.ENOSPC: "The disk is full; free space or run `flybackup prune`.",
+    errno.EDQUOT: "The disk quota is used up; free space or run `flybackup prune`.",
+    errno.EFBIG: "The file size limit (ulimit -f) or the file system does not allow a file this large.",
+    errno.EROFS: "The file system is mounted read-only.",
+    errno.EACCES: "Give this user the right to read and write there.",
+    errno.EPERM: "Give this user the right to read and write there.",
+    errno.ENOTDIR: "Something on that path is a file, not a directory.",
+    errno.EIO: "The disk or the network share has a fault; see the kernel's log.",
+    errno.EXDEV: "The store's directories must lie on one file system.",
+    errno.ENOTSUP: "Atomic creation needs a file system with hard links (ext4, XFS, ZFS, APFS, NTFS, NFS; not FAT).",
+    errno.EMLINK: "Atomic creation needs a file system with hard links (ext4, XFS, ZFS, APFS, NTFS, NFS; not FAT).",
 }
 
-_NO_ROOT = "the directory does not exist: correct the path, or mount its disk"
+_NO_ROOT = "The directory does not exist: correct the path, or mount its disk."
 
 _PASSING = {errno.ENOENT, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
 

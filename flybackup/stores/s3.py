@@ -177,8 +177,8 @@ class S3Store:
             raise StoreError(f"{self.url}: the server's answer has no date", hint=_NO_DATE) from exc
 
 
-_NOT_S3 = "is a proxy or a network's login page in between?"
-_NO_DATE = "flybackup goes by the store's clock; is there a proxy that removes the Date header?"
+_NOT_S3 = "Is a proxy or a network's login page in between?"
+_NO_DATE = "Times are those of the store's clock: is there a proxy that removes its Date header?"
 
 
 def open_s3(url: str, env: Mapping[str, str], *, addressing: str | None = None) -> S3Store:
@@ -202,7 +202,7 @@ def open_s3(url: str, env: Mapping[str, str], *, addressing: str | None = None) 
     return S3Store(parts.netloc, parts.path, options)
 
 
-_URL_FORM = "write s3://BUCKET/PREFIX, with ?endpoint=URL&region=NAME&addressing=path|virtual where they are needed"
+_URL_FORM = "Write s3://BUCKET/PREFIX, with ?endpoint=URL&region=NAME&addressing=path|virtual where they are needed."
 
 
 def _without_secrets(url: str) -> str:
@@ -216,7 +216,7 @@ def _endpoint(url: str | None) -> str | None:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
         raise ConfigError(
             f"not an S3 endpoint: {_without_secrets(url)}",
-            hint="write https://HOST or http://HOST:PORT; credentials go into AWS_ACCESS_KEY_ID and its like",
+            hint="Write https://HOST or http://HOST:PORT; credentials go into AWS_ACCESS_KEY_ID and its like.",
         )
     return url
 
@@ -279,7 +279,10 @@ def _check_content_range(where: str, response: Mapping[str, Any], offset: int, l
     """Raise `StoreError` unless the server says it sent exactly the range that was asked for (RFC 9110 14.4)."""
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.get("ContentRange", ""))
     if not found:
-        raise StoreError(f"{where}: the server ignores ranges", hint="a proxy or a server that flybackup cannot use")
+        raise StoreError(
+            f"{where}: the server ignores ranges",
+            hint="There is a proxy in between, or it is a server that flybackup cannot use.",
+        )
     first, last, size = map(int, found.groups())
     if (first, last) != (offset, size - 1 if length is None else offset + length - 1):
         raise StoreError(f"{where}: asked for {length or 'all'} bytes at {offset}, got {first}-{last} of {size}")

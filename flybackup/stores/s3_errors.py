@@ -5,18 +5,20 @@ from botocore.exceptions import ClientError
 
 from flybackup.errors import ObjectNotFoundError, StoreError
 
-_REGION = "the bucket is in another region: set AWS_REGION, or region=… in the repository's URL"
-_DENIED = "allow these credentials s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket there"
-_SIGNATURE = "AWS_SECRET_ACCESS_KEY is wrong (a space or newline at its end counts), or a proxy changes requests"
-_EXPIRED = "the temporary credentials are over: renew AWS_SESSION_TOKEN, or use a role or a key that lasts"
-_FULL = "the server has no room left, or the bucket's quota is used up"
+_REGION = "The bucket is in another region: set AWS_REGION, or region=… in the repository's URL."
+_DENIED = "Allow these credentials s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket there."
+_SIGNATURE = "AWS_SECRET_ACCESS_KEY is wrong (a space or newline at its end counts), or a proxy changes requests."
+_EXPIRED = "The temporary credentials are over: renew AWS_SESSION_TOKEN, or use a role or a key that lasts."
+_FULL = "The server has no room left, or the bucket's quota is used up."
 _UNKNOWN_KEY = "AWS_ACCESS_KEY_ID is not known there: is it the right key for this endpoint?"
-_CONDITIONAL = "flybackup needs a server with conditional creation (If-None-Match: *)"
-_FREEZER = "a lifecycle rule moved it to an archive class: restore it there first, and exempt this prefix from the rule"
+_CONDITIONAL = "A repository needs a server with conditional creation (If-None-Match: *)."
+_FREEZER = (
+    "A lifecycle rule moved it to an archive class: restore it there first, and exempt this prefix from the rule."
+)
 
 _HINTS = {
-    "NoSuchBucket": "make the bucket, or correct the repository's URL",
-    "InvalidBucketName": "correct the bucket's name in the repository's URL",
+    "NoSuchBucket": "Make the bucket, or correct the repository's URL.",
+    "InvalidBucketName": "Correct the bucket's name in the repository's URL.",
     "AccessDenied": _DENIED,
     "AllAccessDisabled": _DENIED,
     "Forbidden": _DENIED,
@@ -26,7 +28,7 @@ _HINTS = {
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "InvalidToken": _EXPIRED,
-    "RequestTimeTooSkewed": "this machine's clock is wrong: synchronise it (NTP)",
+    "RequestTimeTooSkewed": "This machine's clock is wrong: synchronise it (NTP).",
     "PermanentRedirect": _REGION,
     "TemporaryRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
@@ -40,8 +42,8 @@ _HINTS = {
     "InsufficientStorage": _FULL,
     "XMinioStorageFull": _FULL,
     "507": _FULL,
-    "InvalidRange": "the object is shorter than it should be: run `flybackup check`",
-    "416": "the object is shorter than it should be: run `flybackup check`",
+    "InvalidRange": "The object is shorter than it should be: run `flybackup check`.",
+    "416": "The object is shorter than it should be: run `flybackup check`.",
 }
 
 _PASSING_CODES = {
@@ -57,26 +59,26 @@ _PASSING_CODES = {
 
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
+_CREDENTIALS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role."
 
 _FAILURES: tuple[tuple[type[boto.BotoCoreError], str, bool], ...] = (
     (boto.NoCredentialsError, _CREDENTIALS, False),
     (boto.PartialCredentialsError, _CREDENTIALS, False),
     (boto.CredentialRetrievalError, _CREDENTIALS, False),
-    (boto.ProfileNotFound, "AWS_PROFILE names a profile that is not in the AWS configuration", False),
+    (boto.ProfileNotFound, "AWS_PROFILE names a profile that is not in the AWS configuration.", False),
     (
         boto.SSLError,
-        "the server's certificate is not trusted: AWS_CA_BUNDLE names a file of further authorities",
+        "The server's certificate is not trusted: AWS_CA_BUNDLE names a file of further authorities.",
         False,
     ),
-    (boto.ProxyConnectionError, "check HTTPS_PROXY and NO_PROXY", True),
-    (boto.EndpointConnectionError, "check the endpoint, the network and the name's DNS entry", True),
-    (boto.ConnectTimeoutError, "nobody answers: check the endpoint and the firewall", True),
-    (boto.ReadTimeoutError, "the server stopped answering", True),
-    (boto.HTTPClientError, "the connection broke", True),
-    (boto.IncompleteReadError, "the answer broke off", True),
-    (boto.FlexibleChecksumError, "the answer does not match its checksum: damaged on the way or in the store", True),
-    (boto.ParamValidationError, "correct the bucket's name in the repository's URL", False),
+    (boto.ProxyConnectionError, "Check HTTPS_PROXY and NO_PROXY.", True),
+    (boto.EndpointConnectionError, "Check the endpoint, the network and the name's DNS entry.", True),
+    (boto.ConnectTimeoutError, "Nobody answers: check the endpoint and the firewall.", True),
+    (boto.ReadTimeoutError, "The server stopped answering.", True),
+    (boto.HTTPClientError, "The connection broke.", True),
+    (boto.IncompleteReadError, "The answer broke off.", True),
+    (boto.FlexibleChecksumError, "The answer does not match its checksum: damaged on the way or in the store.", True),
+    (boto.ParamValidationError, "Correct the bucket's name in the repository's URL.", False),
 )
 
 
@@ -109,4 +111,4 @@ def failure(exc: Exception, where: str) -> StoreError:
             return StoreError(f"{where}: {exc}", hint=hint, retryable=retryable)
     if isinstance(exc, boto.BotoCoreError):
         return StoreError(f"{where}: {exc}")
-    return StoreError(f"{where}: {exc}", hint="the connection broke, or what answers there is not S3", retryable=True)
+    return StoreError(f"{where}: {exc}", hint="The connection broke, or what answers there is not S3.", retryable=True)

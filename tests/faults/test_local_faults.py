@@ -136,7 +136,7 @@ def test_a_full_disk_is_an_error_with_a_hint_and_leaves_nothing(root: Path, writ
         [*shell, root, sys.executable, WRITE_ON_A_FULL_DISK, write], stdout=subprocess.PIPE, check=True, text=True
     )
 
-    assert done.stdout.splitlines() == ["the disk is full; free space or run `flybackup prune` False", "['small'] []"]
+    assert done.stdout.splitlines() == ["The disk is full; free space or run `flybackup prune`. False", "['small'] []"]
 
 
 def test_a_missing_root_is_found_empty_by_nobody(tmp_path: Path) -> None:
@@ -248,5 +248,5 @@ def test_a_root_that_belongs_to_another_is_an_error_with_a_hint() -> None:
             hints = writer.stdout.read().decode().splitlines()
         root.chmod(0o700)
 
-    assert hints == ["give this user the right to read and write there"] * len(hints)
+    assert hints == ["Give this user the right to read and write there."] * len(hints)
     assert len(hints) >= 2

@@ -100,7 +100,7 @@ def test_a_missing_bucket_is_not_a_missing_object(s3_server: S3Server) -> None:
         with pytest.raises(StoreError, match="NoSuchBucket") as caught:
             attempt()
         assert not isinstance(caught.value, ObjectNotFoundError)
-        assert "make the bucket" in caught.value.hint
+        assert "Make the bucket" in caught.value.hint
 
 
 def test_names_that_a_server_lists_out_of_order_are_an_error_not_a_wrong_order(s3_server: S3Server) -> None:
@@ -155,7 +155,7 @@ def test_an_unreachable_server_is_a_retryable_error() -> None:
 
     assert caught.value.retryable
     assert caught.value.exit_code == 20
-    assert "check the endpoint" in caught.value.hint
+    assert "Check the endpoint" in caught.value.hint
 
 
 def test_a_name_that_does_not_exist_is_a_retryable_error() -> None:
