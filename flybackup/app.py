@@ -90,12 +90,13 @@ def _cached(store: Store, root: Path | None) -> Store:
 
 
 def open_repository(store: Store, env: Mapping[str, str], *, prompt: Callable[[], str] | None = None) -> Repository:
-    """Open with the strongest key that *env* holds: passphrase, recovery key, write key; else the answer to *prompt*.
+    """Open with the strongest key that *env* holds, else with the answer to *prompt*.
 
+    A recovery key comes before a passphrase: whoever sets it has a passphrase that does not open. A write key is last.
     Raise `ConfigError` without any, `WrongKeyError`, `RepositoryNotFoundError`, `StoreError`.
     """
     secrets = read_secrets(env)
-    if secrets.passphrase is None and secrets.recovery_key is not None:
+    if secrets.recovery_key is not None:
         return open_with_recovery_key(store, secrets.recovery_key)
     if secrets.passphrase is None and secrets.write_key is not None:
         return open_with_write_key(store, secrets.write_key)

@@ -210,6 +210,14 @@ def test_a_wrong_passphrase_is_not_made_up_for_by_another_key(repository: Reposi
         app.open_repository(repository.store, env)
 
 
+def test_a_recovery_key_opens_what_a_wrong_passphrase_does_not(repository: Repository) -> None:
+    recovery = repository.require_master("the test").recovery_text()
+
+    env = {"FLYBACKUP_PASSPHRASE": "wrong", "FLYBACKUP_RECOVERY_KEY": recovery}
+
+    assert app.open_repository(repository.store, env).master is not None
+
+
 def test_no_key_at_all_is_an_error_that_says_how_to_give_one(repository: Repository) -> None:
     with pytest.raises(ConfigError, match="no passphrase"):
         app.open_repository(repository.store, {})
