@@ -4,9 +4,11 @@ import contextlib
 import ctypes
 import errno
 import gzip
+import itertools
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +17,9 @@ import duckdb
 import numpy as np
 import pytest
 from rigs import stored
-from rigs.duckdb_rig import POPULATE, holding, run_duckdb
+from rigs.duckdb_rig import POPULATE, Application, holding, run_duckdb
 
-from flybackup.chunking import Fixed
+from flybackup.chunking import Extent, Fixed
 from flybackup.clock import SystemClock
 from flybackup.errors import RefusedError, SourceError
 from flybackup.model import Facts
@@ -137,6 +139,18 @@ def test_an_open_database_is_captured_and_its_lock_stays(app: Path, new_scratch:
     assert captured.warnings == ()
 
 
+def test_a_memory_mapped_database_is_captured_without_its_hole_of_256_gib(
+    tmp_path: Path, new_scratch: NewScratch
+) -> None:
+    path = tmp_path / "mapped.duckdb"
+    statements = f"ATTACH '{path}' AS m (IO_MODE MMAP); CREATE TABLE m.t AS SELECT i FROM range(99) r(i); CHECKPOINT m"
+    with holding(tmp_path / "other.duckdb", statements):
+        assert path.stat().st_size == 1 << 38
+        streams, captured = capture(DuckdbSource(path), new_scratch())
+    assert rows(captured.facts) == {"main.t": 99}
+    assert streams[0].entry.size < 1 << 24
+
+
 def test_the_duckdb_version_of_a_process_is_seen(app: Path) -> None:
     with holding(app) as pid:
         assert locks.duckdb_version_of(pid) == duckdb.__version__
@@ -170,6 +184,81 @@ def test_a_checkpoint_that_never_ends_gives_a_degraded_snapshot_that_says_so(
     assert "checkpoints never paused" in captured.warnings[0]
 
 
+def test_a_checkpoint_that_runs_is_waited_for(app: Path, new_scratch: NewScratch) -> None:
+    marker = Path(f"{app}.wal.checkpoint")
+    with holding(app, "SET wal_autocheckpoint = '1GB'; INSERT INTO numbers VALUES (7, 7)"):
+        marker.touch()
+        ending = threading.Timer(0.3, marker.unlink)
+        ending.start()
+        _, captured = capture(DuckdbSource(app), new_scratch())
+        ending.join()
+    assert captured.method == "raw-copy, clean-with-wal, 1 pass"
+
+
+def capture_while(source: DuckdbSource, scratch: Path, act: Callable[[], object]) -> tuple[list[Stream], Captured]:
+    """Capture, and *act* once, after the first block was given."""
+    with source.capture(scratch) as captured:
+        streams = captured.streams()
+        first = next(streams)
+
+        def acting() -> Iterator[Extent]:
+            for number, extent in enumerate(first.extents):
+                yield extent
+                if number == 1:
+                    act()
+
+        whole = SimpleNamespace(streams=lambda: itertools.chain([first._replace(extents=acting())], streams))
+        return stored(whole), captured.finish()
+
+
+def test_a_process_that_opens_it_during_the_copy_means_another_pass(app: Path, new_scratch: NewScratch) -> None:
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> None:  # DuckDB replays the log and keeps it
+            stack.enter_context(holding(app, "SET wal_autocheckpoint = '1GB'"))
+
+        _, captured = capture_while(DuckdbSource(app), new_scratch(), begin)
+    assert "1 pass" not in captured.method
+    assert rows(captured.facts)["main.numbers"] == 50001
+
+
+def test_a_log_that_shrinks_during_the_copy_means_another_pass(app: Path, new_scratch: NewScratch) -> None:
+    log = Path(f"{app}.wal")
+    streams, captured = capture_while(DuckdbSource(app), new_scratch(), log.unlink)
+    assert captured.method == "raw-copy, clean, 2 passes"
+    assert len(streams) == 1
+    assert rows(captured.facts)["main.numbers"] == 50000
+
+
+def test_checkpoints_during_the_copy_give_one_state_and_not_a_mixture(tmp_path: Path, new_scratch: NewScratch) -> None:
+    path = tmp_path / "app.duckdb"
+    with Application(path) as application:
+        application.execute("CREATE TABLE a AS SELECT i, hash(i) AS h FROM range(900000) r(i)")
+        application.execute("CREATE TABLE b AS SELECT 0 AS version")
+        application.execute("CHECKPOINT")
+
+        def change() -> None:
+            application.execute("UPDATE a SET h = h + 1")
+            application.execute("UPDATE b SET version = 1")
+            application.execute("CHECKPOINT")
+
+        streams, captured = capture_while(DuckdbSource(path), new_scratch(), change)
+    assert captured.method == "raw-copy, clean, 2 passes"
+    target = tmp_path / "restored.duckdb"
+    restore(streams, target, new_scratch(), RestoreOptions())
+    found = run_duckdb(target, "SELECT 1", "SELECT version, sum(h - hash(i)), count(*) FROM a, b GROUP BY ALL")
+    assert found == [(1, 900000, 900000)]
+
+
+def test_a_torn_end_of_a_dead_applications_log_is_kept_as_it_is(app: Path, new_scratch: NewScratch) -> None:
+    log = Path(f"{app}.wal")
+    torn = log.read_bytes() + b"\x40\0\0"
+    log.write_bytes(torn)
+    streams, captured = capture(DuckdbSource(app), new_scratch())
+    assert rows(captured.facts)["main.numbers"] == 50001
+    assert b"".join(bytes(extent.data) for extent in streams[1].extents) == torn
+
+
 def test_a_database_replaced_during_the_copy_is_an_error(app: Path, new_scratch: NewScratch) -> None:
     other = app.with_name("other.duckdb")
     run_duckdb(other, "CREATE TABLE t AS SELECT 1 AS i")
@@ -182,14 +271,26 @@ def test_a_database_replaced_during_the_copy_is_an_error(app: Path, new_scratch:
 
 
 def test_a_validation_that_crashes_is_done_again_from_a_staged_copy(app: Path, new_scratch: NewScratch) -> None:
-    with DuckdbSource(app).capture(new_scratch()) as captured:
-        streams = captured.streams()
-        first = next(streams)
-        for child in children_of_this_process():
-            os.kill(child, signal.SIGSEGV)
-        list(first.extents)
-        assert [list(stream.extents) for stream in streams]
-        assert rows(captured.finish().facts)["main.numbers"] == 50001
+    captured = capture_with_crashing_children(app, new_scratch(), crashes=3)
+    assert captured.method == "raw-copy, clean-with-wal, 4 passes, staged"
+    assert rows(captured.facts)["main.numbers"] == 50001
+
+
+def test_a_validation_that_always_crashes_is_an_error_that_names_the_signal(app: Path, new_scratch: NewScratch) -> None:
+    with pytest.raises(SourceError, match="SIGSEGV"):
+        capture_with_crashing_children(app, new_scratch(), crashes=4)
+
+
+def capture_with_crashing_children(path: Path, scratch: Path, *, crashes: int) -> Captured:
+    """Crash DuckDB's process in each of the first passes: a pass begins with the header."""
+    with DuckdbSource(path).capture(scratch) as captured:
+        for stream in captured.streams():
+            for extent in stream.extents:
+                if extent.offset == 0 and len(extent.data) == HEADER_BYTES and crashes:
+                    crashes -= 1
+                    for child in children_of_this_process():
+                        os.kill(child, signal.SIGSEGV)
+        return captured.finish()
 
 
 def children_of_this_process() -> list[int]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from flybackup.sources import Source
 from flybackup.sources.duckdb.source import DuckdbSource
@@ -64,6 +65,42 @@ def holding(path: Path, statements: str = "SELECT 1") -> Iterator[int]:
             yield process.pid
         finally:
             process.kill()
+
+
+_OBEY = """
+import sys, duckdb
+con = duckdb.connect(sys.argv[1])
+print("ready", flush=True)
+for statement in sys.stdin:
+    con.execute(statement)
+    print("done", flush=True)
+"""
+
+
+class Application:
+    """A process that has *path* open for writing and executes what it is told, one statement at a time."""
+
+    def __init__(self, path: Path) -> None:
+        line = [sys.executable, "-c", _OBEY, str(path)]
+        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._expect("ready\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+
+    def execute(self, statement: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(statement + "\n")
+        self._process.stdin.flush()
+        self._expect("done\n")
+
+    def _expect(self, answer: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == answer
 
 
 def duckdb_path(source: Source) -> Path:

@@ -112,6 +112,7 @@ class DuckdbCapture:
         try:
             answer = self._validator.ask(self._layers_job(view, kept), size=view.size, log_bytes=view.log_bytes)
         except ValidationError:
+            self._validator.start()  # the next try copies first: time enough for a new child's imports
             return None
         return table_facts(answer) if self._is_still(view, answer["live_blocks"]) else None
 
@@ -131,6 +132,7 @@ class DuckdbCapture:
                 raise SourceError(message, hint=hint) from exc
 
     def _staged(self) -> Generator[Extent, None, None]:
+        self._validator.start()
         with KeptBlocks(self._scratch / "database.duckdb", everything=True) as kept:
             view = yield from self._copy.extents(kept)
             job = {"job": "measure_file", "path": str(kept.path), "checksums": self._checksums}
