@@ -1,4 +1,4 @@
-"""The configuration: one TOML file and the environment in, frozen values out. See `docs/configuration.md`."""
+"""The configuration: one TOML file and the environment in, frozen values out. See `docs/design.md`, section 4."""
 
 from flybackup.config.document import parse
 from flybackup.config.environment import Secrets, Variables, cache_directory, passphrase, read_secrets

@@ -68,7 +68,7 @@ class S3Store:
     """Objects under *prefix* of *bucket*.
 
     Away from AWS no checksum headers are sent that other servers do not know; integrity in transit is then that of the
-    signed SHA-256 of the body (0.35 s of processor time a gigabyte on x86 with SHA instructions), which AWS over TLS
+    signed SHA-256 of the body (0.9 s of processor time a gigabyte on x86 with SHA instructions), which AWS over TLS
     replaces by a CRC. An upload is never copied as a whole; a download is held once.
     """
 
