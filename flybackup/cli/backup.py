@@ -29,8 +29,8 @@ class Named(NamedTuple):
 
 @click.command(cls=Command)
 @click.argument("sources", nargs=-1, metavar="[SOURCE]…")
-@click.option("--name", help="What to call an ad hoc source.")
-@click.option("--tag", "tags", multiple=True, help="Tag the snapshots; may be repeated.")
+@click.option("--name", metavar="NAME", help="What to call an ad hoc source.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Tag the snapshots; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Read and chunk everything, store nothing.")
 @with_context
 def backup(context: Context, *, sources: Sequence[str], name: str | None, tags: Sequence[str], dry_run: bool) -> int:

@@ -20,7 +20,7 @@ def check(context: Context, *, read_data: bool) -> int:
     Changes nothing. Exit code 21 when something is damaged; the report names the snapshots that need it.
     """
     repository = context.repository()
-    with progress("check", repository.store.url, quiet=context.options.quiet) as on_progress:
+    with progress("check", "repository", quiet=context.options.quiet) as on_progress:
         report = check_repository(repository, read_data=read_data, on_progress=on_progress)
     context.say(check_document(report), check_text(report, read_data=read_data))
     return 0 if report.ok else IntegrityError.exit_code

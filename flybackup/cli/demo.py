@@ -16,7 +16,14 @@ from flybackup.report.demo import demo_document, demo_text
 
 
 @click.command(cls=Command)
-@click.option("--rows", type=click.IntRange(min=1000), default=3_000_000, show_default=True, help="About so many rows.")
+@click.option(
+    "--rows",
+    metavar="N",
+    type=click.IntRange(min=1000),
+    default=3_000_000,
+    show_default=True,
+    help="About so many rows.",
+)
 @click.option(
     "--keep", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Leave everything in DIR."
 )

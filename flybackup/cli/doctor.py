@@ -51,14 +51,14 @@ def _scratch(context: Context) -> Iterator[Finding]:
 def _configuration(sources: list[str]) -> Finding:
     if sources:
         return Finding("ok", "configuration", f"sources: {', '.join(sources)}")
-    do = "Add [sources.NAME] to the configuration, or name databases: flybackup backup /data/app.duckdb."
+    do = "Add [sources.NAME] to it, or name databases: flybackup backup FILE."
     return Finding("warning", "configuration", "no source is configured", do)
 
 
 def _repository(context: Context) -> Iterator[Finding]:
     repository = context.repository()
-    yield Finding("ok", "repository", f"{repository.store.url} opens, id {repository.id.hex()}")
+    yield Finding("ok", "repository", f"opens (id {repository.id.hex()})")
     if repository.master is None:
-        yield Finding("ok", "repository", "the write key is here: it backs up and lists, but cannot restore")
+        yield Finding("ok", "repository", "only the write key is here: backs up and lists, cannot restore")
     else:
-        yield Finding("ok", "repository", "the restore key is here: it backs up and restores")
+        yield Finding("ok", "repository", "the restore key is here: backs up and restores")

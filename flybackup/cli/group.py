@@ -24,21 +24,23 @@ COMMANDS = {
     "backup": Place("backup", "backup", "Take a snapshot of sources."),
     "snapshots": Place("snapshots", "snapshots", "List snapshots, newest first."),
     "show": Place("snapshots", "show", "Show one snapshot: entries, tables, sizes."),
-    "restore": Place("restore", "restore", "Restore a snapshot beside the target, verify it, move it into place."),
+    "restore": Place("restore", "restore", "Restore a snapshot; it is verified before it takes its place."),
     "verify": Place("restore", "verify", "Compare a database with a snapshot."),
     "check": Place("check", "check", "Check what is stored; with --read-data every byte."),
     "key": Place("key", "key", "Manage passphrases, the write key, the recovery key."),
     "config": Place("config", "config", "Validate or show the configuration."),
     "doctor": Place("doctor", "doctor", "Look for everything that could make a backup or restore fail."),
-    "demo": Place("demo", "demo", "The whole story on this machine: back up, destroy, restore, verify."),
+    "demo": Place("demo", "demo", "The whole story on this machine, without any service."),
 }
 
 
 class Command(click.Command):
     """A command that also takes the global options."""
 
+    _EPILOG = "The global options -c, -r, --json, -q, -v may stand here too: see flybackup --help."
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"epilog": self._EPILOG, **kwargs})
         self.params += global_options(hidden=True)
 
 

@@ -23,7 +23,7 @@ def list_(context: Context) -> None:
 
 
 @key.command()
-@click.option("--label", help="What to call it [this machine's name].")
+@click.option("--label", metavar="NAME", help="What to call it [this machine's name].")
 @with_context
 def add(context: Context, *, label: str | None) -> None:
     """Add a passphrase: from FLYBACKUP_NEW_PASSPHRASE, its _FILE twin, or asked for twice."""

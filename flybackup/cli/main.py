@@ -26,6 +26,8 @@ def run(arguments: Sequence[str]) -> int:
         except FlybackupError as exc:
             return _fail(options, arguments, str(exc), exc.hint, exc.exit_code)
         except StoppedError as exc:
+            if sys.stderr.isatty():
+                sys.stderr.write("\n")  # a prompt or ^C stands on this line
             return _fail(options, arguments, f"stopped by {exc}", "", SIGNALLED + exc.signum)
         except BrokenPipeError:
             return _no_reader()

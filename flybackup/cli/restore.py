@@ -1,6 +1,7 @@
 """`flybackup restore` and `flybackup verify`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -20,10 +21,16 @@ from flybackup.sources import RestoreOptions
 
 @click.command(cls=Command)
 @click.argument("snapshot")
-@click.option("--to", "target", required=True, help="A file for duckdb; a postgresql:// URL for postgres.")
+@click.option(
+    "--to", "target", metavar="TARGET", required=True, help="A file for duckdb; a postgresql:// URL for postgres."
+)
 @click.option("--replace", is_flag=True, help="Replace what is there; it is kept aside.")
-@click.option("--table", "tables", multiple=True, help="Only this table (schema.table); may be repeated.")
-@click.option("--jobs", type=click.IntRange(1, 64), default=1, help="Connections or threads the target is given [1].")
+@click.option(
+    "--table", "tables", metavar="NAME", multiple=True, help="Only this table (schema.table); may be repeated."
+)
+@click.option(
+    "--jobs", metavar="N", type=click.IntRange(1, 64), default=1, help="Connections or threads the target gets [1]."
+)
 @click.option("--dry-run", is_flag=True, help="Read the snapshot, write nothing.")
 @click.option("--no-verify", "verify", is_flag=True, flag_value=False, default=True, help="Move into place unverified.")
 @with_context
@@ -46,6 +53,7 @@ def restore(
     """
     repository = context.repository()
     found = select(repository, snapshot, timezone=context.zone)
+    target = absolute(target)
     place = source_at(found.kind, target)
     options = RestoreOptions(replace=replace, tables=tables, jobs=jobs)
     with (
@@ -70,9 +78,15 @@ def verify(context: Context, *, snapshot: str, target: str) -> int:
     Exit code 23 when they differ.
     """
     found = select(context.repository(), snapshot, timezone=context.zone)
+    target = absolute(target)
     place = source_at(found.kind, target)
     with context.scratch() as scratch, progress("verify", found.source, quiet=context.options.quiet):
         shown = redact_url(target)
         report = verify_target(found, place, target=shown, scratch=scratch, clock=context.clock)
     context.say(restore_document(report), verify_text(report, found, zone=context.zone))
     return 0 if report.verified else VerificationError.exit_code
+
+
+def absolute(target: str) -> str:
+    """Return *target* as it can be found from anywhere: reports and undo commands are read later, elsewhere."""
+    return target if "://" in target else str(Path(target).absolute())

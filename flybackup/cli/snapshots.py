@@ -13,14 +13,16 @@ from flybackup.report.texts import show_text, snapshots_text
 
 
 @click.command(cls=Command)
-@click.option("--source", help="Only of this source.")
-@click.option("--tag", "tags", multiple=True, help="Only with this tag; may be repeated: with all of them.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--source", metavar="NAME", help="Only of this source.")
+@click.option(
+    "--tag", "tags", metavar="TAG", multiple=True, help="Only with this tag; may be repeated: with all of them."
+)
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="At most so many.")
 @with_context
 def snapshots(context: Context, *, source: str | None, tags: Sequence[str], limit: int | None) -> None:
     """List snapshots, newest first."""
     found = list(newest_first(context.repository(), source=source, tags=tags, limit=limit))
-    context.say(snapshots_document(found), snapshots_text(found, zone=context.zone))
+    context.say(snapshots_document(found), snapshots_text(found, zone=context.zone, chosen=bool(source or tags)))
 
 
 @click.command(cls=Command)

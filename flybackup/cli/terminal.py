@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flybackup.model import OnProgress, Progress
 from flybackup.report.table import Block, Table, plain
+from flybackup.report.units import human_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -39,9 +40,8 @@ def _rich(table: Table) -> "RichTable":
     fitted = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column, heading in enumerate(table.headings):
         number = table.is_number(column)
-        # Numbers and identifiers stay whole; names and sentences are folded when the terminal is narrow.
         fitted.add_column(
-            heading, justify="right" if number else "left", no_wrap=number or column == 0, overflow="fold"
+            heading, justify="right" if number else "left", no_wrap=table.is_whole(column), overflow="fold"
         )
     for at, row in enumerate(table.rows):
         # A Text, not a str: names in square brackets are no markup.
@@ -58,15 +58,16 @@ def progress_line(title: str) -> Iterator[OnProgress]:
     columns = (
         rich.TextColumn("{task.description}"),
         rich.BarColumn(bar_width=20),
-        rich.DownloadColumn(binary_units=True),
-        rich.TransferSpeedColumn(),
+        rich.TextColumn("{task.fields[amount]}"),
         rich.TimeRemainingColumn(compact=True),
     )
     console = Console(stderr=True)
     with rich.Progress(*columns, console=console, transient=True, refresh_per_second=_REFRESHES_PER_SECOND) as shown:
-        task = shown.add_task(title, total=None)
+        task = shown.add_task(title, total=None, amount="")
 
         def update(progress: Progress) -> None:
-            shown.update(task, completed=progress.done_bytes, total=progress.total_bytes)
+            rate = shown.tasks[0].speed
+            amount = human_bytes(progress.done_bytes) + (f", {human_bytes(rate)}/s" if rate else "")
+            shown.update(task, completed=progress.done_bytes, total=progress.total_bytes, amount=amount)
 
         yield update

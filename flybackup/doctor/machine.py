@@ -15,9 +15,8 @@ _SMALL_SCRATCH_BYTES = 1024**3
 
 
 def versions() -> Iterator[Finding]:
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    what = f"flybackup {__version__}, Python {platform.python_version()}, {packages}"
-    yield Finding("ok", "versions", what)
+    yield Finding("ok", "versions", f"flybackup {__version__}, Python {platform.python_version()}")
+    yield Finding("ok", "versions", ", ".join(f"{name} {version(name)}" for name in _PACKAGES))
 
 
 def scratch(directory: Path) -> Iterator[Finding]:

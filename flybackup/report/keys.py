@@ -17,16 +17,17 @@ def init_document(repository: Repository, recovery_key: str) -> Document:
 
 
 def init_text(repository: Repository, recovery_key: str) -> Iterator[Block]:
-    yield f"Made a repository at {repository.store.url} (id {repository.id.hex()}).\n"
+    yield f"Made a repository at {repository.store.url}\n  id {repository.id.hex()}\n"
     yield f"Recovery key:\n\n    {recovery_key}\n"
     yield (
-        "Write it down now, on paper or in a password manager, and not on this machine. It restores everything,\n"
-        "also when the passphrase is forgotten; without both of them nothing can be read, by anybody. It is shown\n"
-        "once; 'flybackup key recovery' shows it again to who has the passphrase.\n"
+        "Write it down now, on paper or in a password manager, and not on this machine.\n"
+        "It restores everything, also when the passphrase is forgotten; without both of\n"
+        "them nothing can be read, by anybody. It is shown once. Whoever has the\n"
+        "passphrase can see it again: flybackup key recovery\n"
     )
     yield (
-        "An agent that should write backups, but not be able to read them, needs only the write key:\n"
-        "    flybackup key write-key"
+        "An agent that should back up, and not be able to read what it stores, needs\n"
+        "only the write key: flybackup key write-key"
     )
 
 
@@ -50,4 +51,4 @@ def keys_text(slots: Sequence[tuple[str, KeySlot]], *, zone: tzinfo) -> Iterator
         (slot_id(name)[:_ID_DIGITS], human_time(datetime.fromisoformat(slot.created), zone), slot.label)
         for name, slot in slots
     ]
-    yield Table(("ID", "CREATED", "LABEL"), rows)
+    yield Table(("=ID", "=CREATED", "LABEL"), rows)

@@ -16,28 +16,29 @@ def restore_text(
     report: RestoreReport, snapshot: Snapshot, *, zone: tzinfo, now: datetime, dry_run: bool
 ) -> Iterator[Block]:
     when = f"{human_time(snapshot.time, zone)} ({human_age(now - snapshot.time)})"
+    what = f"Snapshot {snapshot.id} of {snapshot.source}\n  taken {when}"
     cost = f"{human_bytes(report.bytes)} in {human_seconds(report.seconds)}"
     if dry_run:
-        yield f"Snapshot {snapshot.id} of {snapshot.source}, from {when}, can be read: {human_bytes(report.bytes)}."
+        yield f"{what}\ncan be read: {human_bytes(report.bytes)}."
     elif failed(report):
         yield f"NOT RESTORED. {report.target} was not changed."
-        yield f"Snapshot {snapshot.id} of {snapshot.source}, from {when}, was read, but does not hold what it should:"
+        yield f"{what}\nwas read, and does not hold what it should."
         yield from _differences(report)
     else:
         yield f"Restored {snapshot.source} to {report.target}\n  as it was at {when}\n  {cost}"
         yield from _agreement(report)
     yield from report.notes
     if failed(report) and not dry_run:
-        yield f"What to do: restore an older snapshot ('flybackup snapshots --source {snapshot.source}' lists them)."
+        yield f"What to do: restore an older one; they are listed by\n  flybackup snapshots --source {snapshot.source}"
 
 
 def verify_text(report: RestoreReport, snapshot: Snapshot, *, zone: tzinfo) -> Iterator[Block]:
-    what = f"snapshot {snapshot.id} of {snapshot.source}, {human_time(snapshot.time, zone)}"
+    what = f"  snapshot {snapshot.id} of {snapshot.source}, taken {human_time(snapshot.time, zone)}"
     if report.verified:
-        yield f"{report.target} holds what {what} holds."
+        yield f"{report.target} holds what the snapshot holds:\n{what}"
         yield from _agreement(report)
     else:
-        yield f"{report.target} DIFFERS from {what}:"
+        yield f"{report.target} DIFFERS from the snapshot:\n{what}"
         yield from _differences(report)
 
 

@@ -9,7 +9,8 @@ GAP = "  "
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A column whose heading begins with `>` is aligned to the right. `marked` rows are those to look at."""
+    """A column whose heading begins with `>` holds numbers, aligned to the right; with `=`, what must stay on one line
+    (an id, a time). Other columns may be folded. `marked` rows are those to look at."""
 
     columns: tuple[str, ...]
     rows: Sequence[Row]
@@ -17,10 +18,13 @@ class Table:
 
     @property
     def headings(self) -> Row:
-        return tuple(column.removeprefix(">") for column in self.columns)
+        return tuple(column.lstrip(">=") for column in self.columns)
 
     def is_number(self, column: int) -> bool:
         return self.columns[column].startswith(">")
+
+    def is_whole(self, column: int) -> bool:
+        return self.columns[column].startswith((">", "="))
 
 
 Block = str | Table

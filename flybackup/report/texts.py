@@ -28,9 +28,14 @@ def _backed_up(snapshot: Snapshot, *, dry_run: bool) -> str:
 
 def contents(snapshot: Snapshot) -> str:
     """`3 tables, 3,000,000 rows`, or files, or entries: what the facts know."""
+    tables = snapshot.facts.tables
+    return f"{count(len(tables), 'table')}, {_amount(snapshot)}" if tables else _amount(snapshot)
+
+
+def _amount(snapshot: Snapshot) -> str:
     facts = snapshot.facts
     if facts.tables:
-        return f"{count(len(facts.tables), 'table')}, {count(sum(t.rows for t in facts.tables.values()), 'row')}"
+        return count(sum(table.rows for table in facts.tables.values()), "row")
     if facts.files is not None:
         return count(facts.files, "file")
     return f"{snapshot.summary.entries:,} " + ("entry" if snapshot.summary.entries == 1 else "entries")
@@ -43,24 +48,22 @@ def cost(summary: Summary) -> str:
     )
 
 
-def snapshots_text(snapshots: Sequence[Snapshot], *, zone: tzinfo) -> Iterator[Block]:
+def snapshots_text(snapshots: Sequence[Snapshot], *, zone: tzinfo, chosen: bool) -> Iterator[Block]:
     if not snapshots:
-        yield "There are no snapshots. Make one: flybackup backup."
+        yield "No snapshot has what was asked for." if chosen else "There are no snapshots. Make one: flybackup backup."
         return
     tagged = any(snapshot.tags for snapshot in snapshots)
-    columns = ("ID", "TIME", "SOURCE", ">READ", ">STORED", "CONTENTS", *(["TAGS"] if tagged else []))
+    columns = ("=ID", "=TIME", "SOURCE", ">STORED", "=CONTENTS", *(["TAGS"] if tagged else []))
     yield Table(columns, [_snapshot_row(each, zone, tagged=tagged) for each in snapshots])
 
 
 def _snapshot_row(snapshot: Snapshot, zone: tzinfo, *, tagged: bool) -> tuple[str, ...]:
-    summary = snapshot.summary
     return (
         snapshot.id[:SHORT_ID],
         human_time(snapshot.time, zone),
         snapshot.source,
-        human_bytes(summary.bytes_read),
-        human_bytes(summary.bytes_stored),
-        contents(snapshot) + (" (partial)" if snapshot.status == "partial" else ""),
+        human_bytes(snapshot.summary.bytes_stored),
+        _amount(snapshot) + (" (partial)" if snapshot.status == "partial" else ""),
         *([", ".join(snapshot.tags)] if tagged else []),
     )
 
@@ -104,7 +107,7 @@ def check_text(report: CheckReport, *, read_data: bool) -> Iterator[Block]:
         )
         yield f"No damage found.{read}"
         if not read_data:
-            yield "The structure is whole; the bytes of packs were not read (check --read-data does)."
+            yield "The structure is whole. The bytes of packs were not read: check --read-data does."
         return
     yield f"DAMAGE: {len(report.errors):,} of the stored objects are not what was written."
     for damage in report.errors:
