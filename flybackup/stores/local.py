@@ -26,8 +26,8 @@ _ABANDONED_SECONDS = 3600
 """No write of one object lasts that long. Should one, because its process was stopped, it fails and may be repeated."""
 
 _HINTS = {
-    errno.ENOSPC: "The disk is full; free space or run `flybackup prune`.",
-    errno.EDQUOT: "The disk quota is used up; free space or run `flybackup prune`.",
+    errno.ENOSPC: "The disk is full; free space on it.",
+    errno.EDQUOT: "The disk quota is used up; free space or raise it.",
     errno.EFBIG: "The file size limit (ulimit -f) or the file system does not allow a file this large.",
     errno.EROFS: "The file system is mounted read-only.",
     errno.EACCES: "Give this user the right to read and write there.",

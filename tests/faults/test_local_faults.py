@@ -136,7 +136,7 @@ def test_a_full_disk_is_an_error_with_a_hint_and_leaves_nothing(root: Path, writ
         [*shell, root, sys.executable, WRITE_ON_A_FULL_DISK, write], stdout=subprocess.PIPE, check=True, text=True
     )
 
-    assert done.stdout.splitlines() == ["The disk is full; free space or run `flybackup prune`. False", "['small'] []"]
+    assert done.stdout.splitlines() == ["The disk is full; free space on it. False", "['small'] []"]
 
 
 def test_a_missing_root_is_found_empty_by_nobody(tmp_path: Path) -> None:
