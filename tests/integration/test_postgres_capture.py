@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from rigs import stored
-from servers.postgres import BINARIES, PASSWORD, PostgresServer, replica
+from servers.postgres import BINARIES, PASSWORD, PostgresServer, command_lines, replica
 from servers.transaction_pooler import transaction_pooler
 
 from flybackup.errors import SourceError
@@ -67,9 +67,9 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def test_the_counts_are_those_of_the_dump_while_others_write(postgres: PostgresServer, tmp_path: Path) -> None:
-    name = postgres.new_database("busy", "CREATE TABLE log (id serial, v text)", *BIG)
-    with postgres.connect(name) as writer, postgres.connect(name) as builder:
+def test_the_counts_are_those_of_the_dump_while_others_write(every_postgres: PostgresServer, tmp_path: Path) -> None:
+    name = every_postgres.new_database("busy", "CREATE TABLE log (id serial, v text)", *BIG)
+    with every_postgres.connect(name) as writer, every_postgres.connect(name) as builder:
 
         def insert() -> None:
             writer.execute("INSERT INTO log (v) SELECT 'x' FROM generate_series(1, 100)")
@@ -80,13 +80,13 @@ def test_the_counts_are_those_of_the_dump_while_others_write(postgres: PostgresS
 
         with repeating(insert) as inserts, repeating(build):
             until(lambda: inserts[0] > 3)
-            streams, result = captured(postgres.url(name), tmp_path, checksums=True)
+            streams, result = captured(every_postgres.url(name), tmp_path, checksums=True)
             before = inserts[0]
             until(lambda: inserts[0] > before)
     counts = {key: table.rows for key, table in result.facts.tables.items()}
     assert counts["public.big"] == ROWS
-    assert 0 < counts["public.log"] < postgres.rows(name, "SELECT count(*) FROM log")[0][0]
-    target = postgres.url(postgres.new_name("quiet"))
+    assert 0 < counts["public.log"] < every_postgres.rows(name, "SELECT count(*) FROM log")[0][0]
+    target = every_postgres.url(every_postgres.new_name("quiet"))
     assert restored(target, streams, result.facts, tmp_path).tables == result.facts.tables
 
 
@@ -375,13 +375,3 @@ def dump_of(capture: object) -> Iterator[object]:
 def pid_of(capture: object) -> int:
     assert isinstance(capture, PostgresCapture)
     return capture._begun.program.pid
-
-
-def command_lines() -> list[str]:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue  # it ended meanwhile
-    return lines

@@ -111,6 +111,17 @@ def start(major: int) -> Generator[PostgresServer]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def command_lines() -> list[str]:
+    """Return the command lines of all processes, as anybody on this machine can read them."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # it ended meanwhile
+    return lines
+
+
 @contextmanager
 def replica(primary: PostgresServer) -> Iterator[PostgresServer]:
     """Run a hot standby of *primary* that has replayed all it had."""
@@ -197,7 +208,13 @@ def postgres18() -> PostgresServer:
     return server(18)
 
 
-@pytest.fixture(params=VERSIONS, ids=[f"pg{major}" for major in VERSIONS])
+@pytest.fixture(params=REQUIRED, ids=[f"pg{major}" for major in REQUIRED])
 def postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """The oldest and the newest server in turn."""
+    return server(request.param)
+
+
+@pytest.fixture(params=VERSIONS, ids=[f"pg{major}" for major in VERSIONS])
+def every_postgres(request: pytest.FixtureRequest) -> PostgresServer:
     """A server of each version in turn."""
     return server(request.param)

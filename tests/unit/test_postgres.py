@@ -358,17 +358,17 @@ class TestArrival:
         pieces = [(a, content[a:b]) for a, b in pairwise(bounds)]
         random.shuffle(pieces)
         directory = tmp_path_factory.mktemp("arrival")
-        assert b"".join(in_order(stream(*pieces, size=len(content)), directory / "early")) == content
+        assert b"".join(in_order(stream(*pieces, size=len(content)), directory)) == content
         assert spooled(stream(*pieces, size=len(content)), directory / "file").read_bytes() == content
 
     def test_holes_are_zeros(self, tmp_path: Path) -> None:
         given = [(6, b"b"), (0, b"a")]
-        assert b"".join(in_order(stream(*given, size=9), tmp_path / "early")) == b"a\0\0\0\0\0b\0\0"
+        assert b"".join(in_order(stream(*given, size=9), tmp_path)) == b"a\0\0\0\0\0b\0\0"
         assert spooled(stream(*given, size=9), tmp_path / "file").read_bytes() == b"a\0\0\0\0\0b\0\0"
 
     def test_bytes_given_twice_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="twice"):
-            list(in_order(stream((0, b"ab"), (1, b"b"), size=2), tmp_path / "early"))
+            list(in_order(stream((0, b"ab"), (1, b"b"), size=2), tmp_path))
 
     def test_the_spool_is_private(self, tmp_path: Path) -> None:
         assert spooled(stream((0, b"x"), size=1), tmp_path / "file").stat().st_mode & 0o777 == 0o600

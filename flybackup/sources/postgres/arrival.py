@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Final
 
 from flybackup.chunking import Extent
@@ -11,15 +12,15 @@ from flybackup.sources import Stream
 _BLOCK_BYTES: Final = 1024 * 1024
 
 
-def in_order(stream: Stream, spool: Path) -> Iterator[bytes | bytearray | memoryview]:
+def in_order(stream: Stream, scratch: Path) -> Iterator[bytes | bytearray | memoryview]:
     """Yield the bytes of *stream* from its first to its last.
 
-    What comes in its turn is passed on; what comes too early waits in the file *spool*, which is made when needed and
-    reads as zeros where nothing came. Memory: one extent or 1 MiB.
+    What comes in its turn is passed on; what comes too early waits in a file in *scratch*, which reads as zeros where
+    nothing came. Memory: one extent or 1 MiB.
     """
     position = 0
     early: dict[int, int] = {}
-    with spool.open("w+b") as waiting:
+    with TemporaryFile(dir=scratch) as waiting:
         for extent in stream.extents:
             if extent.offset != position:
                 _set_aside(extent, position, waiting, early)
@@ -30,8 +31,9 @@ def in_order(stream: Stream, spool: Path) -> Iterator[bytes | bytearray | memory
                 end = position + early.pop(position)
                 yield from _read(waiting, position, end)
                 position = end
-        waiting.truncate(max(stream.entry.size, position))
-        yield from _read(waiting, position, stream.entry.size)
+        if position < stream.entry.size:
+            waiting.truncate(stream.entry.size)
+            yield from _read(waiting, position, stream.entry.size)
 
 
 def spooled(stream: Stream, file: Path) -> Path:

@@ -50,7 +50,7 @@ def receive(work: Work, streams: Iterator[Stream], into: Address, *, one_transac
     loaded = False
     for stream in streams:
         if stream.entry.path == "globals":
-            _make_roles(work, b"".join(bytes(block) for block in arrival.in_order(stream, work.scratch / "early")))
+            _make_roles(work, b"".join(bytes(block) for block in arrival.in_order(stream, work.scratch)))
         elif stream.entry.path == "dump":
             _load(work, stream, into, one_transaction=one_transaction)
             loaded = True
@@ -85,7 +85,7 @@ def _load(work: Work, stream: Stream, into: Address, *, one_transaction: bool) -
         return
     arguments += ["--single-transaction"] if one_transaction else []
     with running(arguments, into, work.scratch, feeding=True) as program:
-        program.feed(arrival.in_order(stream, work.scratch / "early"))
+        program.feed(arrival.in_order(stream, work.scratch))
 
 
 def _adaptations(work: Work, into: Address) -> list[str]:

@@ -34,7 +34,7 @@ _NO_RIGHTS: Final = ("--no-owner", "--no-acl")
 # Entries of an archive's table of contents that concern what is not there or not wanted in a part of a database.
 _LEFT_OUT: Final = re.compile(
     r"^\d+; \d+ \d+ (FK CONSTRAINT|MATERIALIZED VIEW DATA|EVENT TRIGGER|PUBLICATION|SUBSCRIPTION|DEFAULT ACL|ACL"
-    r"|SECURITY LABEL|ROW SECURITY|POLICY|RULE) "
+    r"|BLOBS?|BLOB METADATA|SECURITY LABEL|ROW SECURITY|POLICY|RULE) "
 )
 _FAMILY: Final = """
     WITH RECURSIVE family AS (
