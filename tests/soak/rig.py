@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from flybackup.chunking import Extent
+from flybackup.clock import SystemClock
 from flybackup.errors import FlybackupError
-from flybackup.model import Facts
+from flybackup.model import Facts, Progress
+from flybackup.operations.backup import BackupRequest, backup
+from flybackup.operations.restore import RestoreRequest, restore
+from flybackup.repository import Repository
+from flybackup.session import Pace
+from flybackup.sources import RestoreOptions
 from flybackup.sources.duckdb.source import DuckdbSource
 from flybackup.sources.duckdb.staging import write_streams
 from soak.ledger import acknowledged
@@ -131,6 +137,37 @@ def _slowly(extents: Iterator[Extent], pause_seconds: float) -> Iterator[Extent]
         yield extent
         if pause_seconds:
             time.sleep(pause_seconds)
+
+
+def round_trip_once(rig: Rig, repository: Repository, tally: Tally) -> None:
+    """Back the live database up into *repository*, restore it, and have that checked."""
+    acked = acknowledged(str(rig.ack))
+    began = time.monotonic()
+    tally.tried += 1
+    with tempfile.TemporaryDirectory(dir=rig.directory) as directory:
+        copy = Path(directory) / "copy.duckdb"
+        out, back = Path(directory) / "out", Path(directory) / "back"
+        out.mkdir()
+        back.mkdir()
+        pace = Pace(pack_bytes=1 << 20, batch_bytes=1 << 18, index_every_bytes=1 << 22)
+        request = BackupRequest("ledger", (), out, pace)
+        snapshot = backup(repository, DuckdbSource(rig.database), request, clock=SystemClock(), on_progress=_ignore)
+        report = restore(
+            repository,
+            snapshot,
+            DuckdbSource(copy),
+            RestoreRequest(str(copy), back, RestoreOptions()),
+            clock=SystemClock(),
+            on_progress=_ignore,
+        )
+        assert report.verified, report
+        tally.seconds.append(time.monotonic() - began)
+        tally.methods[snapshot.method] = tally.methods.get(snapshot.method, 0) + 1
+        rig.check(copy, acked, snapshot.facts, tally, quick=True)
+
+
+def _ignore(_: Progress) -> None:
+    """Nobody watches."""
 
 
 def plain_copy_once(rig: Rig, tally: Tally, *, pause_seconds: float = 0.002) -> None:
