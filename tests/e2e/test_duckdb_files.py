@@ -481,6 +481,32 @@ def test_the_mode_comes_back_and_nobody_reads_it_before(app: Path, tmp_path: Pat
     assert target.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_target_without_a_directory_or_that_is_one_is_an_error(tmp_path: Path, new_scratch: NewScratch) -> None:
+    for target, error in ((tmp_path / "absent" / "a.duckdb", SourceError), (tmp_path, RefusedError)):
+        with pytest.raises(error, match="directory"):
+            restore([], target, new_scratch(), RestoreOptions(replace=True))
+
+
+def test_a_snapshot_without_a_database_is_an_error(tmp_path: Path, new_scratch: NewScratch) -> None:
+    with pytest.raises(SourceError, match="holds no database"):
+        restore([], tmp_path / "restored.duckdb", new_scratch(), RestoreOptions())
+
+
+def test_a_restored_file_that_duckdb_cannot_read_is_an_error(
+    app: Path, tmp_path: Path, new_scratch: NewScratch
+) -> None:
+    streams, _ = capture(DuckdbSource(app), new_scratch())
+    entry = streams[0].entry
+    broken = [Stream(entry, iter([Extent(0, bytes(entry.size))])), *streams[1:]]
+    with (
+        DuckdbSource(tmp_path / "restored.duckdb").restore(
+            iter(broken), RestoreOptions(), new_scratch()
+        ) as restoration,
+        pytest.raises(SourceError, match="DuckDB cannot read the restored database"),
+    ):
+        restoration.probe(checksums=False)
+
+
 def test_an_entry_that_is_no_database_or_log_is_refused(app: Path, tmp_path: Path, new_scratch: NewScratch) -> None:
     streams, _ = capture(DuckdbSource(app), new_scratch())
 

@@ -33,18 +33,20 @@ class DuckdbRestoration:
         """Let DuckDB read the staged file, in a child. Raise `SourceError` when it cannot."""
         job = {"job": "measure_file", "path": str(self._staged), "checksums": checksums}
         try:
-            answer = self._validator.ask(job, size=self._staged.stat().st_size, log_bytes=_log_bytes(self._staged))
+            answer = self._validator.ask(job, size=_size(self._staged), log_bytes=_log_bytes(self._staged))
         except ValidationError as exc:
             raise SourceError(f"DuckDB cannot read the restored database: {exc}", hint="Try another snapshot.") from exc
         return Facts(tables=table_facts(answer), engine=engine_name(_header(self._staged)))
 
     def publish(self) -> tuple[str, ...]:
         refuse_in_use(self._target)
-        self._set_mode()
+        with source_errors(f"cannot set the mode of the restored {self._target.name}"):
+            self._set_mode()
         return publishing.publish(self._staged, self._target, self._clock.now(), replace=self._replace)
 
     def keep(self) -> str:
-        return str(publishing.leave_aside(self._staged, self._target, self._clock.now()))
+        with source_errors(f"cannot keep the restored database beside {self._target}"):
+            return str(publishing.leave_aside(self._staged, self._target, self._clock.now()))
 
     def _set_mode(self) -> None:
         """Give the files the entry's mode and, run by root, the owner of what they replace: the application's user."""
@@ -55,8 +57,22 @@ class DuckdbRestoration:
                 os.chown(path, like.st_uid, like.st_gid)
 
 
+@contextlib.contextmanager
+def source_errors(what: str) -> Iterator[None]:
+    """Turn what the operating system refuses into a `SourceError` that begins with *what* could not be done."""
+    try:
+        yield
+    except OSError as exc:
+        raise SourceError(f"{what}: {exc.strerror}", hint="Check the directory and its rights.") from exc
+
+
 def refuse_taken(target: Path, options: RestoreOptions) -> None:
     """Raise `RefusedError` when *target* is in use or may not be replaced, `SourceError` without a directory."""
+    with source_errors(f"cannot look at {target}"):
+        _refuse_taken(target, options)
+
+
+def _refuse_taken(target: Path, options: RestoreOptions) -> None:
     if not target.parent.is_dir():
         raise SourceError(f"{target.parent} is not a directory", hint="Make it first; is the volume mounted?")
     if target.is_dir():
@@ -109,20 +125,25 @@ def extract_tables(source: Path, target: Path, tables: Sequence[str], validator:
         "storage_version": header.storage_version,
     }
     try:
-        answer = validator.ask(job, size=source.stat().st_size, log_bytes=_log_bytes(source))
+        answer = validator.ask(job, size=_size(source), log_bytes=_log_bytes(source))
     except ValidationError as exc:
         raise SourceError(f"cannot take single tables out of the snapshot: {exc}", hint="Restore all of it.") from exc
     if "refused" in answer:
         raise RefusedError(str(answer["refused"]), hint=str(answer["hint"]))
 
 
+def _size(path: Path) -> int:
+    with source_errors(f"cannot look at {path}"):
+        return path.stat().st_size
+
+
 def _log_bytes(database: Path) -> int:
-    return sum(path.stat().st_size for path in logs_of(database))
+    return sum(_size(path) for path in logs_of(database))
 
 
 def _header(path: Path) -> Header:
     """Return the header of a file that nobody writes. Raise `SourceError` when it is no DuckDB database."""
-    with path.open("rb") as file:
+    with source_errors(f"cannot read {path}"), path.open("rb") as file:
         try:
             return parse_header(file.read(HEADER_BYTES))
         except (TornError, NotDuckdbError) as exc:
