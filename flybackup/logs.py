@@ -23,7 +23,7 @@ class JsonLines(logging.Formatter):
             "event": record.getMessage(),
             **_details(record),
         }
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, default=str)
 
 
 class Sentences(logging.Formatter):

@@ -83,7 +83,7 @@ class Context:
     def say(self, document: Document, blocks: Iterable[Block]) -> None:
         """Print a result: the one document with --json, else what a person reads."""
         if self.options.json:
-            sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.write(json.dumps(document, default=str) + "\n")
         else:
             print_blocks(blocks)
         sys.stdout.flush()

@@ -14,7 +14,7 @@ def key() -> None:
     """Manage passphrases, the write key, the recovery key."""
 
 
-@key.command("list")
+@key.command("list", short_help="List the passphrases that open this repository.")
 @with_context
 def list_(context: Context) -> None:
     """List the passphrases that open this repository (not the passphrases themselves)."""
@@ -22,7 +22,7 @@ def list_(context: Context) -> None:
     context.say(keys_document(slots), keys_text(slots, zone=context.zone))
 
 
-@key.command()
+@key.command(short_help="Add a passphrase.")
 @click.option("--label", metavar="NAME", help="What to call it [this machine's name].")
 @with_context
 def add(context: Context, *, label: str | None) -> None:
@@ -34,7 +34,7 @@ def add(context: Context, *, label: str | None) -> None:
     context.say({"added": added, "label": label}, [f"Added {added[:8]} ({label})."])
 
 
-@key.command()
+@key.command(short_help="Remove a passphrase.")
 @click.argument("id_prefix", metavar="ID")
 @with_context
 def remove(context: Context, *, id_prefix: str) -> None:
@@ -46,7 +46,7 @@ def remove(context: Context, *, id_prefix: str) -> None:
     context.say({"removed": removed}, [f"Removed {removed[:8]}."])
 
 
-@key.command("write-key")
+@key.command("write-key", short_help="Print the write key, for agents that only back up.")
 @with_context
 def write_key(context: Context) -> None:
     """Print the write key: it lets an agent back up, list and see facts, but not read data.
@@ -57,7 +57,7 @@ def write_key(context: Context) -> None:
     context.say({"write_key": text}, [text])
 
 
-@key.command()
+@key.command(short_help="Print the recovery key again.")
 @with_context
 def recovery(context: Context) -> None:
     """Print the recovery key again; needs the passphrase. Only the key goes to stdout."""

@@ -124,11 +124,18 @@ class Story:
 
     def _flybackup(self, *arguments: str) -> None:
         self._say(f"  $ {shlex.join(['flybackup', *arguments])}")
-        code = subprocess.run(
-            self._command(*arguments), stdout=self._output, check=False, cwd=self._directory, env=self._environment()
-        ).returncode
-        if code:
-            raise FlybackupError(f"flybackup {arguments[0]} ended with exit code {code}")
+        done = subprocess.run(
+            self._command(*arguments),
+            stdout=self._output,
+            # A terminal shows progress. Elsewhere the log would stand between the sentences: it is for failures.
+            stderr=None if sys.stderr.isatty() else subprocess.PIPE,
+            check=False,
+            cwd=self._directory,
+            env=self._environment(),
+        )
+        if done.returncode:
+            sys.stderr.write((done.stderr or b"").decode(errors="replace"))
+            raise FlybackupError(f"flybackup {arguments[0]} ended with exit code {done.returncode}")
         self._say("")
 
     def _asked(self, *arguments: str) -> Any:

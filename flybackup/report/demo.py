@@ -23,7 +23,7 @@ def demo_text(outcome: Outcome, kept: Path | None, settings: Mapping[str, str]) 
     yield "Rows in the snapshot, and rows that DuckDB itself counts in what was restored:\n"
     yield _rows(outcome)
     yield ""
-    yield Table(("STEP", ">SECONDS", ">READ", ">STORED"), [_step(step) for step in outcome.steps])
+    yield Table(("STEP", ">TIME", ">READ", ">STORED"), [_step(step) for step in outcome.steps])
     yield ""
     yield "Every row is back." if outcome.ok else "ROWS ARE MISSING: this is a fault of flybackup. Please report it."
     yield from _next(kept, settings)

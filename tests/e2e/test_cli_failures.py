@@ -1,6 +1,7 @@
 """What the exit code says when things go wrong, and what is left behind: nothing."""
 
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,23 @@ def test_usage(flybackup: Program) -> None:
     error(flybackup.json("restore", "tournament", code=2), 2)
     assert "hint: " in flybackup.run("snapshots", "--limit", "none", code=2).stderr
     assert flybackup.run(code=2).stdout == ""
+
+
+def test_a_reader_that_went_away(backed_up: Program) -> None:
+    shown = subprocess.Popen(
+        backed_up.command("show", "tournament"),
+        env=backed_up.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert shown.stdout is not None
+    shown.stdout.close()
+    assert shown.stderr is not None
+    with shown.stderr:
+        assert shown.stderr.read() == ""
+    assert shown.wait(60) == 141
 
 
 def test_nothing_to_back_up(ready: Program) -> None:
