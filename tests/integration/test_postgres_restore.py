@@ -185,6 +185,19 @@ class TestReplacing:
         assert postgres.rows(name, "SELECT count(*) FROM t") == [(1,)]
         assert postgres.databases() == there
 
+    def test_a_session_that_may_not_be_ended_stops_the_swap(self, postgres: PostgresServer, tmp_path: Path) -> None:
+        creator = role(postgres, "LOGIN CREATEDB")
+        taken = take(postgres.url(postgres.new_database("source", "CREATE TABLE t AS SELECT 1 AS i")), tmp_path)
+        name = postgres.new_database("live", "CREATE TABLE t (i int)")
+        postgres.run("postgres", f"ALTER DATABASE {name} OWNER TO {creator}")
+        there = postgres.databases()
+        with postgres.connect(name) as superuser:
+            with pytest.raises(RefusedError, match="1 other session"):
+                bring(taken, postgres.url(name, creator, "pw"), tmp_path, replace=True)
+            assert superuser.execute("SELECT count(*) FROM t").fetchone() == (0,)
+        assert postgres.rows(name, "SELECT count(*) FROM t") == [(0,)]
+        assert postgres.databases() == there
+
     def test_an_empty_database_is_replaced_without_being_told(self, postgres: PostgresServer, tmp_path: Path) -> None:
         taken = take(postgres.url(postgres.new_database("source", "CREATE TABLE t AS SELECT 1 AS i")), tmp_path)
         name = postgres.new_database("empty")
@@ -333,7 +346,8 @@ class TestRoles:
         name = role(postgres15, "LOGIN CREATEDB SUPERUSER")
         postgres18.run("postgres", f"CREATE ROLE {name} LOGIN PASSWORD 'other'")
         taken = take(postgres15.url(postgres15.new_database("db", "CREATE TABLE t ()")), tmp_path)
-        bring(taken, postgres18.url(postgres18.new_name("db")), tmp_path)
+        _, sentences = bring(taken, postgres18.url(postgres18.new_name("db")), tmp_path)
+        assert not any(name in sentence for sentence in sentences)
         state = f"SELECT rolcreatedb, rolsuper FROM pg_roles WHERE rolname = '{name}'"
         assert postgres18.rows("postgres", state) == [(False, False)]
         with postgres18.connect("postgres", name, "other"):
