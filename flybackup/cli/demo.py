@@ -1,5 +1,6 @@
 """`flybackup demo`."""
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def demo(context: Context, *, rows: int, keep: Path | None) -> int:
     with _directory(keep) as directory:
         story = Story(directory, say, narration.fileno())
         outcome = story.tell(rows)
-        context.say(demo_document(outcome), demo_text(outcome, keep and directory, story.settings))
+        context.say(demo_document(outcome), demo_text(outcome, keep and directory, story.settings, _program()))
     return 0 if outcome.ok else 1
 
 
@@ -58,3 +59,10 @@ def _directory(keep: Path | None) -> Iterator[Path]:
         raise RefusedError(f"{keep} is not empty", hint="Name a directory that does not exist yet, or remove it.")
     keep.mkdir(parents=True, exist_ok=True, mode=0o700)
     yield keep.absolute()
+
+
+def _program() -> str:
+    """Return how to call this program: by its name where the shell finds it, else as it was called."""
+    called = Path(sys.argv[0])
+    on_path = shutil.which("flybackup")
+    return "flybackup" if on_path or called.name != "flybackup" else str(called)

@@ -19,14 +19,15 @@ def demo_document(outcome: Outcome) -> Document:
     return {"ok": outcome.ok, "tables": tables, "steps": [asdict(step) for step in outcome.steps]}
 
 
-def demo_text(outcome: Outcome, kept: Path | None, settings: Mapping[str, str]) -> Iterator[Block]:
+def demo_text(outcome: Outcome, kept: Path | None, settings: Mapping[str, str], program: str) -> Iterator[Block]:
+    """*program* is how to call flybackup from where the user is."""
     yield "Rows in the snapshot, and rows that DuckDB itself counts in what was restored:\n"
     yield _rows(outcome)
     yield ""
     yield Table(("STEP", ">TIME", ">READ", ">STORED"), [_step(step) for step in outcome.steps])
     yield ""
     yield "Every row is back." if outcome.ok else "ROWS ARE MISSING: this is a fault of flybackup. Please report it."
-    yield from _next(kept, settings)
+    yield from _next(kept, settings, program)
 
 
 def _rows(outcome: Outcome) -> Table:
@@ -46,15 +47,16 @@ def _step(step: Step) -> tuple[str, ...]:
     return (step.name, human_seconds(step.seconds), *sizes)
 
 
-def _next(kept: Path | None, settings: Mapping[str, str]) -> Iterator[str]:
+def _next(kept: Path | None, settings: Mapping[str, str], program: str) -> Iterator[str]:
     if kept is None:
-        yield "\nNothing of this was kept. Try next:"
-        yield "  flybackup demo --keep ./demo                 the same, and look around afterwards"
-        yield "  flybackup init -r s3://BUCKET/PREFIX         a repository of your own"
-        yield "  flybackup backup -r s3://BUCKET/PREFIX FILE  a snapshot of your database"
+        yield "\nNothing of this was kept. Try next: the same, to look around in; a repository of"
+        yield "your own; a snapshot of your database."
+        yield f"  {program} demo --keep ./demo"
+        yield f"  {program} init -r s3://BUCKET/PREFIX"
+        yield f"  {program} backup -r s3://BUCKET/PREFIX FILE"
         return
     yield f"\nAll of it lies in {kept}. Try next:"
     yield from (f"  export {name}={shlex.quote(value)}" for name, value in settings.items())
-    yield "  flybackup snapshots"
-    yield "  flybackup show tournament"
-    yield f"  flybackup restore tournament --to {shlex.quote(str(kept / 'copy.duckdb'))}"
+    yield f"  {program} snapshots"
+    yield f"  {program} show tournament"
+    yield f"  {program} restore tournament --to {shlex.quote(str(kept / 'copy.duckdb'))}"
