@@ -3,8 +3,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Options of pytest. Two workers: most of the time is spent waiting for processes.
-PYTEST := -n 2
+# Options of pytest, such as PYTEST='-n 2 -x'.
+PYTEST :=
 # The stamps say for which pyproject.toml, and at which path, the packages were installed.
 STAMP := $(VENV)/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 
