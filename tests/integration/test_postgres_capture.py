@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from rigs import stored
-from servers.postgres import BINARIES, PASSWORD, PostgresServer, command_lines, replica
+from servers.postgres import BINARIES, PASSWORD, PostgresServer, command_lines, replica, until
 from servers.transaction_pooler import transaction_pooler
 
 from flybackup.errors import SourceError
@@ -58,13 +58,6 @@ def repeating(action: Callable[[], None]) -> Iterator[list[int]]:
         stop.set()
         thread.join()
     assert not failures
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_the_counts_are_those_of_the_dump_while_others_write(every_postgres: PostgresServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -109,6 +109,14 @@ def start(major: int) -> Generator[PostgresServer]:
         process.send_signal(signal.SIGQUIT)
         process.wait(30)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until *condition* holds; fail after *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def command_lines() -> list[str]:

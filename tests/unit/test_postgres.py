@@ -169,6 +169,11 @@ class TestPreflight:
         assert [finding.level for finding in found] == ["error", "error", "warning", "warning"]
         assert ["18" in found[0].what, "vector" in found[1].what, "x" in found[3].what] == [True, True, True]
 
+    def test_what_a_killed_restore_left_is_named(self) -> None:
+        (finding,) = obstacles.judge_target(self.target(unfinished=["app__flybackup_0badcafe"]), Facts())
+        assert finding.level == "warning"
+        assert "app__flybackup_0badcafe" in finding.what
+
     def test_ownership_needs_a_superuser_and_the_roles(self) -> None:
         wants = Facts(details={"roles": '["app", "x"]'})
         assert "no superuser" in obstacles.why_no_owners(self.target(superuser=False), wants)

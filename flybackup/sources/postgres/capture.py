@@ -1,43 +1,31 @@
 """Dump a database and count its rows in one and the same snapshot.
 
-The order of the steps is what makes it right:
-
-1. The tables are listed in a transaction of its own, for the listing takes a snapshot.
-2. A new REPEATABLE READ transaction locks them all (ACCESS SHARE: readers and writers go on, TRUNCATE and DDL wait).
-   LOCK TABLE takes no snapshot. Without the locks a TRUNCATE, which does not respect snapshots, could fall between
-   the count and the dump.
-3. Its first query takes the snapshot, which is exported. The tables are listed again, in it: one that is not locked
-   appeared in between, and everything starts again.
-4. Globals are read, and sequences: these are outside every snapshot, but what the dump reads later is not lower.
-5. `pg_dump --snapshot` is started, and has read the catalog and locked the tables itself before anything is given out.
-6. While it is read, this session, which must stay open, counts.
+`view` exports the snapshot with every table locked. Then `pg_dump --snapshot` is started, and has read the catalog and
+locked the tables itself before anything is given out. While its output is read, the exporting session, which must stay
+open, counts.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
-
-import psycopg
-from psycopg import sql
 
 from flybackup.chunking import Extent
 from flybackup.errors import SourceError
 from flybackup.model import Entry, Facts
 from flybackup.sources import Captured, Stream
 from flybackup.sources.postgres import catalog, clients, facts, globals as cluster
-from flybackup.sources.postgres.catalog import Relation
 from flybackup.sources.postgres.clients import Client
 from flybackup.sources.postgres.connection import Address, Connection, connected, translated
 from flybackup.sources.postgres.obstacles import findings
 from flybackup.sources.postgres.process import Program, dump_command, running
+from flybackup.sources.postgres.view import View, exported
 
-_ATTEMPTS: Final = 20
-_DUMP_ATTEMPTS: Final = 10
-_LOCKS_PER_STATEMENT: Final = 500
-_TRANSACTION_TIMEOUT_SINCE: Final = 17
+_DUMP_ATTEMPTS: Final = 3
+_QUEUE_ATTEMPTS: Final = 10
 _QUEUE_CHECK_SECONDS: Final = 0.25
 # Somebody waits for us, and somebody else for him.
 _QUEUE: Final = """
@@ -47,13 +35,6 @@ _QUEUE: Final = """
           AND first.pid = ANY (pg_catalog.pg_blocking_pids(second.pid)))
 """
 _HEAD_BYTES: Final = 8
-# Dropped between the listing and its use; the internal error is how functions over a sequence's number say it.
-_VANISHED: Final = (
-    psycopg.errors.InternalError_,
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.InvalidSchemaName,
-    psycopg.errors.WrongObjectType,
-)
 
 
 class PostgresCapture:
@@ -119,24 +100,6 @@ class PostgresCapture:
                 raise
 
 
-class View:
-    """What was read in the exported snapshot, before the dump begins."""
-
-    def __init__(self, connection: Connection, snapshot: str, relations: list[Relation]) -> None:
-        self.snapshot = snapshot
-        self.relations = relations
-        self.sequences = catalog.sequences(connection)
-        self.details = catalog.details(connection)
-        self.globals = cluster.read(connection)
-        self.warnings: list[str] = []
-        hidden = [role.name for role in self.globals.roles if role.login]
-        if not self.globals.passwords and hidden:
-            self.warnings.append(
-                f"the passwords of roles cannot be read by {connection.info.user} and are not in the snapshot: "
-                + ", ".join(hidden)
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """A dump under way: pg_dump has read the catalog and has its own locks. `head` is a copy of the first bytes."""
@@ -179,7 +142,7 @@ def _begun(
     handed out.
     """
     with ExitStack() as stack:
-        for attempt in range(_DUMP_ATTEMPTS):
+        for attempt in count():
             view = exported(connection, address, lock_timeout_seconds=lock_timeout_seconds)
             options = (f"--snapshot={view.snapshot}", f"--lock-wait-timeout={round(lock_timeout_seconds * 1000)}")
             program = stack.enter_context(running(dump_command(client, address, *options), address, scratch))
@@ -188,10 +151,10 @@ def _begun(
                 while not program.has_output(_QUEUE_CHECK_SECONDS):
                     _refuse_queue(connection)
                 head = next(extents)
-            except SourceError:
+            except SourceError as error:
                 stack.pop_all().close()
                 connection.execute("ROLLBACK")
-                if attempt == _DUMP_ATTEMPTS - 1:
+                if attempt + 1 >= (_QUEUE_ATTEMPTS if isinstance(error, _QueuedError) else _DUMP_ATTEMPTS):
                     raise
             else:
                 start = bytes(head.data[:_HEAD_BYTES])
@@ -199,54 +162,17 @@ def _begun(
                 return
 
 
+class _QueuedError(SourceError):
+    """Others wait for our locks: not a failure, but a reason to start again."""
+
+
 def _refuse_queue(connection: Connection) -> None:
     (queued,) = catalog.one(connection, _QUEUE)
     if queued:
-        raise SourceError("a session waits for a lock that the capture holds, and others queue behind it")
-
-
-def exported(connection: Connection, address: Address, *, lock_timeout_seconds: float) -> View:
-    """Lock every table, then export a snapshot; leave the session in its transaction. Raise `SourceError`."""
-    last: psycopg.Error | None = None
-    for _ in range(_ATTEMPTS):
-        before = _relations(connection)
-        try:
-            _lock(connection, before, lock_timeout_seconds)
-            snapshot, after = _snapshot(connection)
-            if _lockable(after) <= _lockable(before):
-                connection.execute("SET LOCAL lock_timeout = 0")
-                return View(connection, snapshot, after)
-        except _VANISHED as exc:
-            last = exc
-        connection.execute("ROLLBACK")
-    raise SourceError(
-        f"{address.url}: tables appeared or vanished during {_ATTEMPTS} attempts to lock them all",
-        hint="back up when no migration is running",
-    ) from last
-
-
-def _lock(connection: Connection, relations: Iterable[Relation], lock_timeout_seconds: float) -> None:
-    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    connection.execute(f"SET LOCAL lock_timeout = {round(lock_timeout_seconds * 1000)}")
-    if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE * 10_000:
-        connection.execute("SET LOCAL transaction_timeout = 0")
-    names = [sql.SQL("ONLY {}").format(relation.sql) for relation in relations if relation.kind in ("r", "p")]
-    for start in range(0, len(names), _LOCKS_PER_STATEMENT):
-        batch = sql.SQL(", ").join(names[start : start + _LOCKS_PER_STATEMENT])
-        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(batch))
-
-
-def _snapshot(connection: Connection) -> tuple[str, list[Relation]]:
-    (snapshot,) = catalog.one(connection, "SELECT pg_catalog.pg_export_snapshot()")
-    return str(snapshot), _relations(connection)
-
-
-def _relations(connection: Connection) -> list[Relation]:
-    return facts.countable(catalog.relations(connection), standby=catalog.server(connection).standby)
-
-
-def _lockable(relations: Iterable[Relation]) -> set[int]:
-    return {relation.oid for relation in relations if relation.kind in ("r", "p")}
+        raise _QueuedError(
+            "a session waits for a lock that the capture holds, and others queue behind it",
+            hint="back up when no migration is running",
+        )
 
 
 def archive_version(head: bytes) -> str:

@@ -5,7 +5,7 @@ variables, as for every client of PostgreSQL.
 """
 
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -208,15 +208,13 @@ def any_session(address: Address) -> Generator[Connection]:
 
 
 @contextmanager
-def translated(
-    address: Address, *, doing: str = "the database refused", hint: Callable[[psycopg.Error], str] | None = None
-) -> Generator[None]:
+def translated(address: Address, *, doing: str = "the database refused") -> Generator[None]:
     """Turn psycopg's errors into `SourceError` without secrets."""
     try:
         yield
     except psycopg.Error as exc:
-        advice = (hint or advice_for)(exc)
-        raise SourceError(f"{address.url}: {doing}: {address.scrub(str(exc).strip())}", hint=advice) from exc
+        what = f"{address.url}: {doing}: {address.scrub(str(exc).strip())}"
+        raise SourceError(what, hint=advice_for(exc)) from exc
 
 
 def advice_for(exc: psycopg.Error) -> str:

@@ -43,7 +43,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a server offers a restore."""
+    """What a server offers a restore. `unfinished`: databases that restores under way, or killed ones, left beside."""
 
     server: Server
     role: str
@@ -51,6 +51,7 @@ class Target:
     can_create_databases: bool
     extensions: frozenset[str]
     roles: frozenset[str]
+    unfinished: Sequence[str] = ()
 
 
 _ROW_SECURITY: Final = f"""
@@ -79,7 +80,8 @@ _LARGE_OBJECTS: Final = """
 _TARGET: Final = """
     SELECT current_user, r.rolsuper, r.rolsuper OR r.rolcreatedb,
            ARRAY(SELECT name::text FROM pg_catalog.pg_available_extensions),
-           ARRAY(SELECT rolname::text FROM pg_catalog.pg_roles)
+           ARRAY(SELECT rolname::text FROM pg_catalog.pg_roles),
+           ARRAY(SELECT datname::text FROM pg_catalog.pg_database WHERE datname ~ '__flybackup_[0-9a-f]{8}$' ORDER BY 1)
     FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
 """
 
@@ -128,7 +130,7 @@ def measured(connection: Connection, here: Server) -> Measured:
 
 
 def offered(connection: Connection) -> Target:
-    role, superuser, create, extensions, roles = catalog.one(connection, _TARGET)
+    role, superuser, create, extensions, roles, unfinished = catalog.one(connection, _TARGET)
     return Target(
         server=catalog.server(connection),
         role=str(role),
@@ -136,6 +138,7 @@ def offered(connection: Connection) -> Target:
         can_create_databases=bool(create),
         extensions=frozenset(extensions),
         roles=frozenset(roles),
+        unfinished=unfinished,
     )
 
 
@@ -181,6 +184,9 @@ def judge_target(target: Target, facts: Facts) -> list[Finding]:
     if not target.can_create_databases:
         what = f"the role {target.role} may not create databases: the restore needs an empty one, and cannot swap"
         found.append(Finding("warning", what, f"ALTER ROLE {target.role} CREATEDB, or create an empty database"))
+    if target.unfinished:
+        what = f"restores that did not finish left the databases {_some(target.unfinished)}"
+        found.append(Finding("warning", what, "unless a restore is running now, DROP DATABASE … WITH (FORCE)"))
     return found + _ownership(target, facts)
 
 

@@ -73,7 +73,10 @@ class Program:
         """Wait for the end. Raise `SourceError` when the exit code is not 0."""
         if code := self._process.wait():
             how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            raise SourceError(f"{self._address.url}: {self._name} {how}: {self.last_words() or 'it said nothing'}")
+            raise SourceError(
+                f"{self._address.url}: {self._name} {how}: {self.last_words() or 'it said nothing'}",
+                hint="`flybackup doctor` tells what this server lacks or forbids",
+            )
 
     def last_words(self) -> str:
         """Return the end of what the program wrote to standard error, without secrets."""
