@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import POSTGRES, make_duckdb
+from data import POSTGRES
 from measure import Command, Run, compare, median, ratio, run
 from peers import FLYBACKUP, Borg, Flybackup, Place, Restic, quiet
 from servers.postgres import BINARIES, PASSWORD, PostgresServer, start as start_postgres
@@ -38,7 +38,7 @@ class Bench:
     def database(self, mib: int | None = None) -> str:
         path = self.directory / f"bench-{mib or self.mib}.duckdb"
         if not path.exists():
-            make_duckdb(path, mib or self.mib)
+            quiet([sys.executable, str(HERE / "data.py"), str(path), str(mib or self.mib)], {})
         return str(path)
 
     def place(self, name: str) -> Place:

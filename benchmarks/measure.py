@@ -45,10 +45,10 @@ def run(command: Command) -> Run:
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - begun
-    tree = watch.stop()
+    watch.stop()
     if status:
         raise RuntimeError(f"{command.name} failed:\n{output.decode(errors='replace')[-3000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, tree / MIB)
+    return Run(wall, usage.ru_utime + usage.ru_stime, watch.largest_bytes / MIB, watch.tree_bytes / MIB)
 
 
 def compare(commands: Sequence[Command], runs: int) -> dict[str, list[Run]]:
@@ -71,23 +71,28 @@ def ratio(results: dict[str, list[Run]], over: str, under: str) -> float:
 
 
 class _Watch(threading.Thread):
-    """Samples the proportional set size of a process and its descendants."""
+    """Samples a process and its descendants until it is stopped.
+
+    Not `ru_maxrss`: Linux lets a child begin with its parent's, and this parent is not small.
+    """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self._pid = pid
-        self._peak = 0
         self._done = threading.Event()
+        self.largest_bytes = 0
+        self.tree_bytes = 0
         self.start()
 
     def run(self) -> None:
         while not self._done.wait(_SAMPLE_SECONDS):
-            self._peak = max(self._peak, sum(_pss(pid) for pid in _tree(self._pid)))
+            pids = _tree(self._pid)
+            self.tree_bytes = max(self.tree_bytes, sum(_bytes(f"/proc/{pid}/smaps_rollup", "Pss:") for pid in pids))
+            self.largest_bytes = max([self.largest_bytes, *(_bytes(f"/proc/{pid}/status", "VmHWM:") for pid in pids)])
 
-    def stop(self) -> int:
+    def stop(self) -> None:
         self._done.set()
         self.join()
-        return self._peak
 
 
 def _tree(root: int) -> list[int]:
@@ -101,9 +106,9 @@ def _tree(root: int) -> list[int]:
     return found
 
 
-def _pss(pid: int) -> int:
+def _bytes(file: str, field: str) -> int:
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(field):
                 return int(line.split()[1]) * 1024
     return 0

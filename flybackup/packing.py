@@ -10,6 +10,7 @@ collector can move sealed chunks into another pack without being able to read th
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import NamedTuple
 
 import msgspec
@@ -156,39 +157,58 @@ def _bound(name: ChunkId, encoding: int) -> bytes:
 
 
 class FinishedPack(NamedTuple):
+    """`data` lies in `buffer`, which may be used for another pack once this one is put."""
+
     id: PackId
     data: memoryview
     directory: Directory
+    buffer: memoryview
+
+
+def new_buffer(size: int) -> memoryview:
+    """Return memory for a pack. Mapped, so that only what is written to is ever resident."""
+    return memoryview(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS))
 
 
 class PackBuilder:
-    """Collects sealed segments into one pack. Holds the pack: its size limit and one segment more."""
+    """Collects sealed segments into one pack, in *buffer*, which may hold an earlier pack's bytes.
 
-    def __init__(self, kind: str) -> None:
+    A buffer that is used again and again is not grown, moved and faulted in for each pack. Holds the pack: its size
+    limit and one segment more.
+    """
+
+    def __init__(self, kind: str, buffer: memoryview) -> None:
         self._kind = kind
-        self._data = bytearray()
+        self._buffer = buffer
         self._sessions: list[bytes] = []
         self._segments: list[Segment] = []
         self._rows: list[SealedSegment] = []
-
-    @property
-    def size(self) -> int:
-        return len(self._data)
+        self.size = 0
 
     def add(self, segment: SealedSegment) -> None:
         if segment.session is not None and segment.session not in self._sessions:
             self._sessions.append(segment.session)
         session = None if segment.session is None else self._sessions.index(segment.session)
         self._segments.append(Segment(segment.salt, session, len(segment.ids)))
-        self._data += segment.sealed
+        self._append(segment.sealed)
         self._rows.append(segment._replace(sealed=memoryview(b"")))
 
     def finish(self, metadata_key: bytes) -> FinishedPack:
-        """Return the pack, ready to be put. The builder is used up."""
+        """Return the pack, ready to be put. The builder is used up; the buffer is the pack's until that is put."""
         directory = self._directory()
         sealed = seal_value(metadata_key, _DIRECTORY_NAME, directory)
-        self._data += sealed + len(sealed).to_bytes(4, "little") + MAGIC
-        return FinishedPack(PackId(digest(self._data)), memoryview(self._data), directory)
+        self._append(sealed + len(sealed).to_bytes(4, "little") + MAGIC)
+        data = self._buffer[: self.size]
+        return FinishedPack(PackId(digest(data)), data, directory, self._buffer)
+
+    def _append(self, data: Buffer) -> None:
+        end = self.size + len(data)
+        if end > len(self._buffer):
+            larger = new_buffer(end + end // 4)
+            larger[: self.size] = self._buffer[: self.size]
+            self._buffer = larger
+        self._buffer[self.size : end] = data
+        self.size = end
 
     def _directory(self) -> Directory:
         lengths = np.array([length for rows in self._rows for length in rows.lengths], dtype=np.int64)

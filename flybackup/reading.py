@@ -27,7 +27,7 @@ GAP_BYTES = 128 * 1024
 """Reading this much for nothing costs less than another request."""
 WINDOW_BYTES = 32 * 1024 * 1024
 OPEN_BYTES = 2 * 1024 * 1024
-FETCHERS, FETCHES_AHEAD = 3, 2
+FETCHERS, FETCHES_AHEAD = 2, 1
 OPENERS = max(2, min(4, os.cpu_count() or 1))
 
 

@@ -4,11 +4,12 @@
                      │ new
                      └──> batch ──> pool: compress, seal, open again ──> pack ──> pool: put ──> index file
 
-The calling thread hashes, looks up and packs; threads compress, seal and transfer. Bound: two batches' worth more than
-`WORKERS` of batches, one pack being built and two being put: about 80 MiB whatever is written.
+The calling thread hashes, looks up and packs; threads compress, seal and transfer. Bound: one pack being built and two
+being put, three batches before and after sealing: about 60 MiB whatever is written.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -29,11 +30,13 @@ from flybackup.model import ChunkId, Snapshot
 from flybackup.packing import (
     DATA,
     ID_BYTES,
+    LARGEST_CHUNK_BYTES,
     MANIFEST,
     FinishedPack,
     PackBuilder,
     SealedSegment,
     SegmentKey,
+    new_buffer,
     pack_key,
     seal_segment,
 )
@@ -48,7 +51,7 @@ class Pace:
     """How much is done at a time. The defaults are the ones measured in `docs/performance.md`."""
 
     pack_bytes: int = 16 * 1024 * 1024
-    batch_bytes: int = 2 * 1024 * 1024
+    batch_bytes: int = 1 * 1024 * 1024
     index_every_bytes: int = 256 * 1024 * 1024
     index_every_seconds: float = 60.0
 
@@ -143,6 +146,7 @@ class Session:
 
     def _put_pack(self, pack: FinishedPack) -> IndexedPack:
         self._repository.store.put(pack_key(pack.id), pack.data)
+        self._data.spare.append(pack.buffer)
         return IndexedPack(pack.id, len(pack.data), pack.directory)
 
     def _note_put(self, pack: IndexedPack) -> None:
@@ -181,11 +185,12 @@ class _ChunkWriter:
         self._pace = pace
         self._index = index
         self._sink = sink
-        self._builder = PackBuilder(kind.name)
+        self.spare: deque[memoryview] = deque()  # buffers of packs that were put; threads give them back
+        self._builder = self._new_pack()
         self._batch: Batch = []
         self._batch_bytes = 0
         self._under_way: set[ChunkId] = set()  # new, and not in the index before their pack is finished
-        self._sealing = Conveyor(pool, self._seal, self._pack, ahead=WORKERS)
+        self._sealing = Conveyor(pool, self._seal, self._pack, ahead=1)
         self.seen = self.new = self.bytes_new = 0
 
     def store(self, extents: Iterable[Extent], how: Fixed | ContentDefined) -> Refs:
@@ -220,13 +225,17 @@ class _ChunkWriter:
         return seal_segment(batch, key, self._kind.id_key)
 
     def _pack(self, segment: SealedSegment) -> None:
-        self._builder.add(segment)
-        if self._builder.size >= self._pace.pack_bytes:
+        if self._builder.size and self._builder.size + len(segment.sealed) > self._pace.pack_bytes:
             self._finish_pack()
+        self._builder.add(segment)
+
+    def _new_pack(self) -> PackBuilder:
+        size = max(self._pace.pack_bytes, 2 * LARGEST_CHUNK_BYTES) + LARGEST_CHUNK_BYTES
+        return PackBuilder(self._kind.name, self.spare.pop() if self.spare else new_buffer(size))
 
     def _finish_pack(self) -> None:
-        builder, self._builder = self._builder, PackBuilder(self._kind.name)
-        pack = builder.finish(self._kind.metadata_key)
+        pack = self._builder.finish(self._kind.metadata_key)
+        self._builder = self._new_pack()
         self._sink(pack)
         ids = pack.directory.ids
         self._under_way.difference_update(ChunkId(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES))

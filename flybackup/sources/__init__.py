@@ -62,7 +62,7 @@ class RestoreOptions:
 
 
 class Restoration(Protocol):
-    """Data restored beside its target: not yet in place. Leaving the `with` block without `publish` or `keep` removes it."""
+    """Data restored beside its target, not yet in place. Leaving the block without `publish` or `keep` removes it."""
 
     def probe(self, *, checksums: bool) -> Facts:
         """Measure what was restored, as `capture` measured it."""

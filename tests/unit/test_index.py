@@ -8,13 +8,13 @@ from flybackup.crypto import chunk_id
 from flybackup.errors import IntegrityError
 from flybackup.index import ChunkIndex, IndexedPack, decode_index, encode_index
 from flybackup.model import ChunkId
-from flybackup.packing import DATA, MANIFEST, PackBuilder, SegmentKey, chunks_of, seal_segment
+from flybackup.packing import DATA, MANIFEST, PackBuilder, SegmentKey, chunks_of, new_buffer, seal_segment
 
 KEY = bytes(32)
 
 
 def make_pack(seed: int, *, kind: str = DATA, segments: int = 2, chunks: int = 3) -> IndexedPack:
-    rng, builder = random.Random(seed), PackBuilder(kind)
+    rng, builder = random.Random(seed), PackBuilder(kind, new_buffer(1))
     for _ in range(segments):
         pieces = [rng.randbytes(50) + bytes(50) * rng.randint(0, 1) for _ in range(chunks)]
         session = None if kind == MANIFEST else b"session %d" % (seed % 3)

@@ -15,6 +15,7 @@ from flybackup.packing import (
     SegmentKey,
     chunks_of,
     directory_length,
+    new_buffer,
     open_chunk,
     read_directory,
     seal_segment,
@@ -30,7 +31,7 @@ def named(pieces: list[bytes]) -> list[tuple[ChunkId, bytes]]:
 
 
 def pack(groups: list[list[bytes]]) -> FinishedPack:
-    builder = PackBuilder(DATA)
+    builder = PackBuilder(DATA, new_buffer(1))
     for pieces in groups:
         builder.add(seal_segment(named(pieces), SegmentKey(SECRET, os.urandom(32), b"sealed"), ID_KEY))
     return builder.finish(METADATA_KEY)

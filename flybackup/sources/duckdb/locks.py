@@ -65,7 +65,7 @@ def locked_by_this_process(path: Path) -> bool:
 def duckdb_version_of(pid: int) -> str | None:
     """Return the version of the DuckDB wheel a Python process has loaded; None for any other process."""
     maps = _read(_PROC / str(pid) / "maps")
-    for library in set(re.findall(r"(/\S*_?duckdb\S*\.so)$", maps, re.MULTILINE)):
+    for library in set(re.findall(r"(/.*duckdb[^/]*\.so)$", maps, re.MULTILINE)):
         for parent in Path(library).parents[:2]:
             for found in parent.glob("duckdb-*.dist-info"):
                 return found.name.removeprefix("duckdb-").removesuffix(".dist-info")

@@ -8,7 +8,7 @@ from flybackup.chunking import Extent
 from flybackup.sources.duckdb.layout import MAX_BLOCK_BYTES, Mask, block_offset, holds, words_of
 from flybackup.sources.duckdb.live import REREADS, LiveFile
 
-RUN_BYTES = 4 << 20
+RUN_BYTES = 2 << 20
 
 
 class TornRunError(Exception):
