@@ -1,7 +1,8 @@
 """Find the snapshots a user means."""
 
+import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import NamedTuple
 
 from flybackup.errors import ConfigError
@@ -58,8 +59,23 @@ def _newest(keys: list[_Key], what: str, before: datetime | None) -> str:
 
 
 def _parse_time(text: str, timezone: tzinfo) -> datetime:
+    """Return the last moment of the unit that *text* names: 03:00 includes 03:00:59, a date its whole day.
+
+    So a time that `snapshots` printed, without its fraction of a second, finds the snapshot it was printed for.
+    """
     try:
         time = datetime.fromisoformat(text)
     except ValueError as exc:
         raise ConfigError(f"{text!r} is not a time", hint="Write it like 2026-11-20T03:00 or 2026-11-20.") from exc
-    return time if time.tzinfo else time.replace(tzinfo=timezone)
+    last = (time if time.tzinfo else time.replace(tzinfo=timezone)) + _unit(text)
+    return last - timedelta(microseconds=1)
+
+
+def _unit(text: str) -> timedelta:
+    _, _, clock = text.replace(" ", "T").partition("T")
+    if not clock:
+        return timedelta(days=1)
+    if "." in clock:
+        return timedelta(microseconds=1)
+    colons = re.split(r"[+\-Z]", clock)[0].count(":")
+    return (timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1))[min(colons, 2)]

@@ -152,6 +152,17 @@ def test_snapshots_are_found_by_id_source_and_time() -> None:
             select(repository, wrong, timezone=UTC)
 
 
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%fZ"]
+)
+def test_a_time_includes_the_whole_unit_that_was_written(form: str) -> None:
+    """What `snapshots` prints has no fractions of a second; typed back it must find that snapshot."""
+    repository = make_repository()
+    snapshot = back_up(repository, BytesSource(DATA))
+
+    assert select(repository, f"app@{snapshot.time.strftime(form)}", timezone=UTC) == snapshot
+
+
 def test_a_time_without_an_offset_is_local() -> None:
     repository = make_repository()
     snapshot = back_up(repository, BytesSource(DATA))
