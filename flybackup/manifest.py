@@ -132,7 +132,7 @@ def decode(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[Manifes
     while record is not None:
         if record.entry is None:
             raise IntegrityError("the manifest has chunks that belong to no entry")
-        follow = _Follow(records)
+        follow = _Follow(records, record.entry.size)
         yield ManifestEntry(record.entry, follow.chunks())
         record = follow.skip()
 
@@ -140,8 +140,9 @@ def decode(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[Manifes
 class _Follow:
     """The runs behind one entry, and the record that ends them."""
 
-    def __init__(self, records: Iterator[_Record]) -> None:
+    def __init__(self, records: Iterator[_Record], size: int) -> None:
         self._records = records
+        self._size = size
         self._next: _Record | None = None
         self._chunks = self._read()
 
@@ -149,11 +150,16 @@ class _Follow:
         return self._chunks
 
     def _read(self) -> Iterator[ChunkRef]:
+        end = 0
         for record in self._records:
             if record.entry is not None:
                 self._next = record
                 return
-            yield from _refs(record)
+            for ref in _refs(record):
+                if ref.offset < end or ref.offset + ref.size > self._size:
+                    raise IntegrityError("the manifest has chunks that overlap or reach past their entry")
+                end = ref.offset + ref.size
+                yield ref
 
     def skip(self) -> _Record | None:
         for _ in self._chunks:

@@ -66,13 +66,17 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
     def __len__(self) -> int:
         return len(self.encodings)
 
+    def _has_key(self, session: int | None) -> bool:
+        # Data under the metadata key would be readable by every agent.
+        return session is None if self.kind == MANIFEST else session in range(len(self.sessions))
+
     def validate(self, name: str) -> None:
         """Raise `IntegrityError` unless the columns agree: a forged directory must not index out of range."""
         rows = len(self)
         columns = (self.offsets, self.lengths, self.counters, self.sizes)
         whole = len(self.ids) == ID_BYTES * rows and all(len(column) == 4 * rows for column in columns)
         counts = sum(segment.count for segment in self.segments) == rows
-        sessions = all(s.session is None or 0 <= s.session < len(self.sessions) for s in self.segments)
+        sessions = all(self._has_key(segment.session) for segment in self.segments)
         if not (whole and counts and sessions):
             raise IntegrityError("its directory contradicts itself", key=name)
 

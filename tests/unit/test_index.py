@@ -98,6 +98,17 @@ def test_a_directory_that_contradicts_itself_is_refused() -> None:
         decode_index(KEY, key, stored)
 
 
+def test_data_under_the_metadata_key_is_refused() -> None:
+    """Every agent could read it."""
+    pack = make_pack(1, kind=MANIFEST)
+    lying = structs.replace(pack.directory, kind=DATA)
+
+    key, stored = encode_index(KEY, [IndexedPack(pack.id, pack.size, lying)])
+
+    with pytest.raises(IntegrityError, match="contradicts itself"):
+        decode_index(KEY, key, stored)
+
+
 def test_a_chunk_costs_at_most_forty_bytes_of_memory() -> None:
     index = ChunkIndex()
     index.extend([make_pack(seed, segments=1, chunks=500) for seed in range(20)])

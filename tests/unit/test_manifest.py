@@ -61,6 +61,14 @@ def test_a_record_of_impossible_length_is_refused_before_it_is_held() -> None:
         list(decode([struct.pack("<I", 1 << 31)]))
 
 
+@pytest.mark.parametrize("refs", [[ChunkRef(0, 9, name(1))], [ChunkRef(4, 4, name(1)), ChunkRef(0, 4, name(2))]])
+def test_chunks_that_overlap_or_reach_past_the_entry_are_refused(refs: list[ChunkRef]) -> None:
+    stream = b"".join(encode(Entry(path="a", kind="file", size=8), refs))
+
+    with pytest.raises(IntegrityError, match="overlap or reach past"):
+        [list(chunks) for _, chunks in decode([stream])]
+
+
 def test_a_truncated_manifest_is_damage() -> None:
     stream = b"".join(encode(Entry(path="a", kind="file"), [ChunkRef(0, 5, name(1))]))
 
