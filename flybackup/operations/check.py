@@ -69,9 +69,11 @@ class _Check:
 
     def run(self, *, read_data: bool) -> CheckReport:
         self._check_keys()
+        # Against the order of writing, or a backup that ends meanwhile looks like damage.
+        snapshots = [info.key for info in self._repository.store.list("snapshots/")]
         self._load_index()
         self._check_packs_exist()
-        self._check_snapshots()
+        self._check_snapshots(snapshots)
         if read_data:
             self._read_packs()
         errors = tuple(
@@ -109,13 +111,13 @@ class _Check:
             elif there[key] != pack.size:
                 self._problems[key] = f"has {there[key]} bytes, was written with {pack.size}"
 
-    def _check_snapshots(self) -> None:
+    def _check_snapshots(self, keys: Iterable[str]) -> None:
         with Reader(self._repository, self._index) as reader:
-            for info in self._repository.store.list("snapshots/"):
+            for key in keys:
                 try:
-                    self._walk(reader, self._repository.read_snapshot(info.key), info.key)
+                    self._walk(reader, self._repository.read_snapshot(key), key)
                 except IntegrityError as exc:
-                    self._note(exc, exc.key or info.key)
+                    self._note(exc, exc.key or key)
 
     def _walk(self, reader: Reader, snapshot: Snapshot, key: str) -> None:
         self._needed_by[key].add(snapshot.id)

@@ -1,7 +1,7 @@
 """Flip, truncate, swap and delete each kind of object: always a typed error that names it, never wrong data."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from flybackup import repository as repositories
 from flybackup.chunking import Fixed
 from flybackup.errors import IntegrityError, RepositoryNotFoundError, UnsupportedFormatError
 from flybackup.repository import Repository
-from flybackup.stores import Store
+from flybackup.stores import ObjectInfo, Store
 from flybackup.stores.memory import MemoryStore
 
 T = TypeVar("T")
@@ -161,3 +161,26 @@ def test_any_config_is_a_typed_error(stored: bytes) -> None:
 
     with pytest.raises((IntegrityError, UnsupportedFormatError)):
         repositories.open_with_passphrase(store, PASSPHRASE)
+
+
+class BusyStore(MemoryStore):
+    """Another writer backs up just before *prefix* is listed."""
+
+    prefix = ""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        if prefix == self.prefix:
+            self.prefix = ""
+            back_up(repositories.open_with_passphrase(self, PASSPHRASE), BytesSource({"db": b"meanwhile"}))
+        return super().list(prefix)
+
+
+@pytest.mark.parametrize("prefix", ["keys/", "snapshots/", "index/", "packs/"])
+def test_a_backup_that_ends_during_a_check_is_no_damage(prefix: str) -> None:
+    store = BusyStore(CLOCK)
+    repository = make_repository(store)
+    back_up(repository, BytesSource(DATA))
+    store.prefix = prefix
+
+    assert checked(repository).ok
+    assert store.prefix == ""
