@@ -170,11 +170,19 @@ class _Follow:
 def _refs(record: _Record) -> Iterator[ChunkRef]:
     if len(record.sizes) % 4 or len(record.ids) != ID_BYTES * (len(record.sizes) // 4):
         raise IntegrityError("the manifest has a run whose columns differ in length")
-    offset = record.at
-    for row, size in enumerate(np.frombuffer(record.sizes, dtype="<u4").tolist()):
-        if not 0 < size <= LARGEST_CHUNK_BYTES:
-            raise IntegrityError("the manifest has a chunk of impossible size")
-        yield ChunkRef(offset, size, ChunkId(record.ids[row * ID_BYTES : (row + 1) * ID_BYTES]))
+    names = (record.ids[at : at + ID_BYTES] for at in range(0, len(record.ids), ID_BYTES))
+    return in_a_row(zip(names, np.frombuffer(record.sizes, dtype="<u4").tolist(), strict=True), record.at)
+
+
+def in_a_row(chunks: Iterable[tuple[bytes, int]], offset: int = 0) -> Iterator[ChunkRef]:
+    """Yield where chunks (id, size) stand that follow one another from *offset*.
+
+    Raise `IntegrityError` for an id or size that no chunk has: the size bounds what may be unpacked.
+    """
+    for name, size in chunks:
+        if len(name) != ID_BYTES or not 0 < size <= LARGEST_CHUNK_BYTES:
+            raise IntegrityError("the manifest has an impossible chunk")
+        yield ChunkRef(offset, size, ChunkId(name))
         offset += size
 
 

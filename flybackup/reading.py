@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, groupby
+from itertools import groupby
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -16,8 +16,8 @@ from flybackup.concurrency import ordered_map
 from flybackup.crypto import ChunkCipher
 from flybackup.errors import IntegrityError, ObjectNotFoundError, StoreError
 from flybackup.index import ChunkIndex, Location
-from flybackup.manifest import ChunkRef, ManifestEntry, decode
-from flybackup.model import ChunkId, PackId, Snapshot
+from flybackup.manifest import ChunkRef, ManifestEntry, decode, in_a_row
+from flybackup.model import PackId, Snapshot
 from flybackup.packing import ChunkRow, open_chunk, pack_key
 from flybackup.repository import Repository
 
@@ -106,10 +106,7 @@ class Reader:
 
     def entries(self, snapshot: Snapshot) -> Iterator[ManifestEntry]:
         """Yield a snapshot's entries; needs the write key only. Raise `IntegrityError`."""
-        sizes = [size for _, size in snapshot.manifest]
-        starts = accumulate(sizes, initial=0)
-        refs = [ChunkRef(at, size, ChunkId(name)) for at, (name, size) in zip(starts, snapshot.manifest, strict=False)]
-        return decode(extent.data for extent in self.extents(refs))
+        return decode(extent.data for extent in self.extents(in_a_row(snapshot.manifest)))
 
     def extents(self, refs: Iterable[ChunkRef]) -> Iterator[Extent]:
         """Yield the chunks' plaintext in the order of *refs*, which ascend.

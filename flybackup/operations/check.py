@@ -15,6 +15,7 @@ from flybackup.crypto import ChunkCipher, digest
 from flybackup.errors import FlybackupError, IntegrityError, ObjectNotFoundError
 from flybackup.index import ChunkIndex, IndexedPack, decode_index
 from flybackup.keys import read_slot
+from flybackup.manifest import in_a_row
 from flybackup.model import ChunkId, OnProgress, PackId, Progress, Snapshot, SnapshotId
 from flybackup.packing import (
     TRAILER_BYTES,
@@ -121,8 +122,7 @@ class _Check:
 
     def _walk(self, reader: Reader, snapshot: Snapshot, key: str) -> None:
         self._needed_by[key].add(snapshot.id)
-        names = [ChunkId(name) for name, _ in snapshot.manifest]
-        self._need(names, snapshot, key)
+        self._need((ref.id for ref in in_a_row(snapshot.manifest)), snapshot, key)
         for entry in reader.entries(snapshot):
             self._need((ref.id for ref in entry.chunks), snapshot, key)
 

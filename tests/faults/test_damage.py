@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from flybackup import repository as repositories
 from flybackup.chunking import Fixed
 from flybackup.errors import IntegrityError, RepositoryNotFoundError, UnsupportedFormatError
+from flybackup.model import SnapshotId
 from flybackup.repository import Repository
 from flybackup.stores import ObjectInfo, Store
 from flybackup.stores.memory import MemoryStore
@@ -184,3 +186,16 @@ def test_a_backup_that_ends_during_a_check_is_no_damage(prefix: str) -> None:
 
     assert checked(repository).ok
     assert store.prefix == ""
+
+
+@pytest.mark.parametrize(("cut", "size"), [(2, 100), (32, 0), (32, -2), (32, 1 << 40)])
+def test_a_forged_head_cannot_ask_for_the_impossible(cut: int, size: int) -> None:
+    """A thief of the write key signs it; a size is what bounds decompression (-1 would mean: without bound)."""
+    repository = repositories.open_with_passphrase(copy(), PASSPHRASE)
+    snapshot = next(repository.snapshots("app"))
+    forged = replace(snapshot, id=SnapshotId("f" * 16), manifest=((snapshot.manifest[0][0][:cut], size),))
+    repository.put_snapshot(forged)
+
+    with pytest.raises(IntegrityError, match="impossible chunk"):
+        restored(repository, forged.id)
+    assert [damage.snapshots for damage in checked(repository, read_data=False).errors] == [(forged.id,)]
