@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flybackup.compression import ZSTD
-from flybackup.crypto import SALT_BYTES, digest
+from flybackup.crypto import DIGEST_BYTES, SALT_BYTES, digest
 from flybackup.envelope import open_value, seal_value
 from flybackup.errors import IntegrityError
 from flybackup.model import ChunkId, PackId
@@ -53,6 +53,8 @@ def decode_index(metadata_key: bytes, key: str, stored: bytes) -> list[IndexedPa
     except IntegrityError as exc:
         raise IntegrityError("is not an index file of this repository", key=key) from exc
     for pack in packs:
+        if len(pack.id) != DIGEST_BYTES:
+            raise IntegrityError("names a pack that cannot be", key=key)
         pack.directory.validate(key)
     return packs
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from flybackup.compression import compress, decompress
 from flybackup.crypto import (
+    SALT_BYTES,
     TAG_BYTES,
     Buffer,
     ChunkCipher,
@@ -71,14 +72,26 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
         return session is None if self.kind == MANIFEST else session in range(len(self.sessions))
 
     def validate(self, name: str) -> None:
-        """Raise `IntegrityError` unless the columns agree: a forged directory must not index out of range."""
-        rows = len(self)
-        columns = (self.offsets, self.lengths, self.counters, self.sizes)
-        whole = len(self.ids) == ID_BYTES * rows and all(len(column) == 4 * rows for column in columns)
-        counts = sum(segment.count for segment in self.segments) == rows
-        sessions = all(self._has_key(segment.session) for segment in self.segments)
-        if not (whole and counts and sessions):
+        """Raise `IntegrityError` for a forged directory: it must not index out of range, shift the columns of others,
+        or ask for more memory than a chunk."""
+        if not (self._columns_agree() and self._segments_agree() and self._rows_are_chunks()):
             raise IntegrityError("its directory contradicts itself", key=name)
+
+    def _columns_agree(self) -> bool:
+        columns = (self.offsets, self.lengths, self.counters, self.sizes)
+        return len(self.ids) == ID_BYTES * len(self) and all(len(column) == 4 * len(self) for column in columns)
+
+    def _segments_agree(self) -> bool:
+        whole = all(
+            len(segment.salt) == SALT_BYTES and segment.count > 0 and self._has_key(segment.session)
+            for segment in self.segments
+        )
+        return whole and sum(segment.count for segment in self.segments) == len(self)
+
+    def _rows_are_chunks(self) -> bool:
+        lengths, sizes = (np.frombuffer(column, dtype="<u4") for column in (self.lengths, self.sizes))
+        fit = (lengths > TAG_BYTES) & (lengths <= LARGEST_CHUNK_BYTES + TAG_BYTES)
+        return bool((fit & (sizes > 0) & (sizes <= LARGEST_CHUNK_BYTES)).all())
 
 
 class SealedSegment(NamedTuple):

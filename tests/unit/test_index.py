@@ -1,5 +1,7 @@
 import os
 import random
+import struct
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -8,7 +10,7 @@ from flybackup.crypto import chunk_id
 from flybackup.errors import IntegrityError
 from flybackup.index import ChunkIndex, IndexedPack, decode_index, encode_index
 from flybackup.model import ChunkId
-from flybackup.packing import DATA, MANIFEST, PackBuilder, SegmentKey, chunks_of, new_buffer, seal_segment
+from flybackup.packing import DATA, MANIFEST, PackBuilder, Segment, SegmentKey, chunks_of, new_buffer, seal_segment
 
 KEY = bytes(32)
 
@@ -88,24 +90,40 @@ def test_an_index_file_comes_back_and_is_named_by_its_bytes() -> None:
         decode_index(b"k" * 32, key, stored)
 
 
-def test_a_directory_that_contradicts_itself_is_refused() -> None:
-    pack = make_pack(1)
-    short = structs.replace(pack.directory, offsets=b"")
+def u32(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}I", *values)
 
-    key, stored = encode_index(KEY, [IndexedPack(pack.id, pack.size, short)])
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"offsets": b""},
+        {"ids": bytes(32)},
+        {"segments": (Segment(bytes(32), 0, 5),)},
+        {"segments": (Segment(bytes(32), 0, -1), Segment(bytes(32), 0, 7))},
+        {"segments": (Segment(bytes(32), 1, 6),)},
+        {"segments": (Segment(b"short", 0, 6),)},  # would shift the salts of every pack behind
+        {"lengths": u32(16, 17, 17, 17, 17, 17)},
+        {"lengths": u32(17, 17, 17, 17, 17, 5 << 20)},
+        {"sizes": u32(1, 1, 1, 1, 1, 0)},
+        {"sizes": u32(1, 1, 1, 1, 1, 5 << 20)},
+    ],
+)
+def test_a_directory_that_contradicts_itself_is_refused(forged: dict[str, Any]) -> None:
+    pack = make_pack(1)
+
+    key, stored = encode_index(KEY, [IndexedPack(pack.id, pack.size, structs.replace(pack.directory, **forged))])
 
     with pytest.raises(IntegrityError, match="contradicts itself"):
         decode_index(KEY, key, stored)
 
 
-def test_data_under_the_metadata_key_is_refused() -> None:
-    """Every agent could read it."""
-    pack = make_pack(1, kind=MANIFEST)
-    lying = structs.replace(pack.directory, kind=DATA)
+def test_an_index_file_names_packs_only() -> None:
+    pack = make_pack(1)
 
-    key, stored = encode_index(KEY, [IndexedPack(pack.id, pack.size, lying)])
+    key, stored = encode_index(KEY, [IndexedPack(b"short", pack.size, pack.directory)])
 
-    with pytest.raises(IntegrityError, match="contradicts itself"):
+    with pytest.raises(IntegrityError, match="cannot be"):
         decode_index(KEY, key, stored)
 
 
