@@ -10,7 +10,6 @@ pen is told apart from a wrong key.
 """
 
 import base64
-import binascii
 import hmac
 import os
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ def parse_write_key(text: str) -> WriteKey:
     encoded = text.strip().removeprefix(_WRITE_PREFIX)
     try:
         raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raw = b""
     body = raw[:-_WRITE_CHECK_BYTES]
     expected = REPOSITORY_ID_BYTES + KEY_BYTES + DIGEST_BYTES
@@ -130,7 +129,7 @@ def parse_recovery_key(text: str, repository_id: bytes) -> Master:
     code = "".join(text.split()).lower().removeprefix(_RECOVERY_PREFIX).replace("-", "").upper()
     try:
         raw = base64.b32decode(code)
-    except binascii.Error:
+    except ValueError:  # also for letters outside ASCII, as a word processor's dashes
         raw = b""
     secret, check = raw[:KEY_BYTES], raw[KEY_BYTES:]
     if len(secret) != KEY_BYTES or not hmac.compare_digest(digest(secret)[:_RECOVERY_CHECK_BYTES], check):

@@ -81,6 +81,13 @@ def test_a_slip_in_the_recovery_key_is_noticed(data: st.DataObject) -> None:
         parse_recovery_key(text[:place] + letter + text[place + 1 :], MASTER.repository_id)
 
 
+@given(st.text(max_size=80))
+def test_any_other_text_is_no_recovery_key(text: str) -> None:
+    for bad in (text, "flybackup-recovery-1-" + text, MASTER.recovery_text().replace("-", "\N{EN DASH}")):
+        with pytest.raises(WrongKeyError):
+            parse_recovery_key(bad, MASTER.repository_id)
+
+
 def test_the_write_key_holds_nothing_of_the_master_secret() -> None:
     text = MASTER.write_key.text()
     raw = base64.urlsafe_b64decode(text.removeprefix("flybackup-write-1-") + "==")
