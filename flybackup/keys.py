@@ -193,7 +193,8 @@ def read_slot(name: str, stored: bytes) -> KeySlot:
 def unwrap(slot: KeySlot, passphrase: str) -> Master | None:
     """Return the master secret, or None when the passphrase is not this slot's."""
     cost = slot.cost
-    if cost.memory_kib > _MOST_MEMORY_KIB or cost.iterations > _MOST_ITERATIONS or cost.lanes > _MOST_LANES:
+    most = ((cost.memory_kib, _MOST_MEMORY_KIB), (cost.iterations, _MOST_ITERATIONS), (cost.lanes, _MOST_LANES))
+    if not all(0 < asked <= limit for asked, limit in most):
         raise IntegrityError("a key slot asks for an absurd amount of work; the store may be hostile")
     repository_id = bytes.fromhex(slot.repository)
     try:

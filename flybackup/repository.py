@@ -11,6 +11,7 @@ import hmac
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
@@ -47,7 +48,7 @@ _TIME_FORMAT = "%Y%m%dt%H%M%S%fz"
 
 class _ConfigLine(msgspec.Struct, frozen=True):
     format: int
-    id: str
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
     public_key: bytes
     created: str
 
@@ -165,10 +166,10 @@ def open_with_passphrase(store: Store, passphrase: str) -> Repository:
     for info in store.list("keys/"):
         try:
             slot = read_slot(info.key, store.get(info.key))
+            master = unwrap(slot, passphrase) if slot.repository == line.id else None
         except IntegrityError as exc:
             damage = exc  # another slot may still open
             continue
-        master = unwrap(slot, passphrase) if slot.repository == line.id else None
         if master is not None:
             return _opened(store, text, line, master.write_key, master)
     raise damage or WrongKeyError(

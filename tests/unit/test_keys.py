@@ -45,8 +45,9 @@ def test_a_damaged_slot_is_damage_not_a_wrong_passphrase() -> None:
         read_slot(named(stored), stored.replace(b"test", b"tost"))
 
 
-def test_a_slot_that_asks_for_absurd_work_is_refused_before_the_work() -> None:
-    stored = slot_with(cost=Argon2Cost(memory_kib=1 << 31, iterations=1, lanes=1))
+@pytest.mark.parametrize("cost", [(1 << 31, 1, 1), (64, 1 << 31, 1), (64, 1, 65), (-1, 1, 1), (64, -1, 1), (64, 1, -1)])
+def test_a_slot_that_asks_for_absurd_work_is_refused_before_the_work(cost: tuple[int, int, int]) -> None:
+    stored = slot_with(cost=Argon2Cost(*cost))
 
     with pytest.raises(IntegrityError, match="absurd"):
         unwrap(read_slot(named(stored), stored), "right")

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from engine.bytes_source import BytesSource
 from engine.simple import CLOCK, PASSPHRASE, back_up, checked, make_repository, restored
+from msgspec import json, structs
 
 from flybackup import repository as repositories
 from flybackup.errors import (
@@ -13,6 +14,7 @@ from flybackup.errors import (
     UnsupportedFormatError,
     WrongKeyError,
 )
+from flybackup.keys import Argon2Cost
 from flybackup.operations.select import newest_first, select
 from flybackup.stores.memory import MemoryStore
 
@@ -115,6 +117,34 @@ def test_a_swapped_public_key_does_not_get_through() -> None:
         repositories.open_with_write_key(forged, repository.write_key.text())
     with pytest.raises(IntegrityError, match="not written by a holder"):
         repositories.open_with_passphrase(forged, PASSPHRASE)
+
+
+def test_a_hostile_slot_does_not_keep_a_good_one_from_opening() -> None:
+    repository = make_repository()
+    (_, good), *_ = repository.slots()
+    for salt in range(8):  # before and behind the good one, whatever their names
+        hostile = structs.replace(good, cost=Argon2Cost(memory_kib=1 << 40), salt=bytes([salt]))
+        repositories._put_slot(repository.store, json.encode(hostile))
+
+    assert repositories.open_with_passphrase(repository.store, PASSPHRASE).id == repository.id
+    with pytest.raises(IntegrityError, match="absurd"):
+        repositories.open_with_passphrase(repository.store, "wrong")
+
+
+@pytest.mark.parametrize("forged", ["zz" * 16, "é" * 32, "ab", ""])
+def test_a_config_with_an_impossible_id_is_a_typed_error(forged: str) -> None:
+    """Anybody who can write to the store can forge it: no key is needed for the digest in its last line."""
+    repository = make_repository()
+    line, _, _ = repository.store.get("config").partition(b"\n")
+    store = MemoryStore(CLOCK)
+    store.put("config", repositories._finish_config(line.replace(repository.id.hex().encode(), forged.encode()), b""))
+
+    with pytest.raises(UnsupportedFormatError):
+        repositories.open_with_passphrase(store, PASSPHRASE)
+    with pytest.raises(UnsupportedFormatError):
+        repositories.open_with_write_key(store, repository.write_key.text())
+    with pytest.raises(UnsupportedFormatError):
+        repositories.open_with_recovery_key(store, repository.require_master("test").recovery_text())
 
 
 def test_passphrases_come_and_go() -> None:
