@@ -14,6 +14,8 @@ from flybackup.errors import IntegrityError
 T = TypeVar("T")
 
 LARGEST_VALUE_BYTES = 1 << 30
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode; the last one for values nested thousands deep."""
 
 
 def seal_value(key: bytes, name: str, value: Any) -> bytes:
@@ -27,5 +29,5 @@ def open_value(key: bytes, name: str, sealed: Buffer, type_: type[T]) -> T:
     body = memoryview(open_blob(key, name, sealed))
     try:
         return msgspec.msgpack.decode(decompress(body[0], body[1:], LARGEST_VALUE_BYTES), type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as exc:
+    except (*UNDECODABLE, IndexError) as exc:
         raise IntegrityError("does not decode: another version or a forged object", key=name) from exc

@@ -29,6 +29,7 @@ from flybackup.crypto import (
     digest,
     keyed_digest,
 )
+from flybackup.envelope import UNDECODABLE
 from flybackup.errors import IntegrityError, UnsupportedFormatError, WrongKeyError
 
 REPOSITORY_ID_BYTES = 16
@@ -183,7 +184,7 @@ def read_slot(name: str, stored: bytes) -> KeySlot:
         raise IntegrityError("its bytes do not match its name", key=name)
     try:
         slot = msgspec.json.decode(stored, type=KeySlot)
-    except msgspec.DecodeError as exc:
+    except UNDECODABLE as exc:
         raise IntegrityError("is not a key slot", key=name) from exc
     if slot.kdf != "argon2id":
         raise UnsupportedFormatError(f"{name} uses the unknown key derivation {slot.kdf!r}", hint="Update flybackup.")

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from flybackup.envelope import UNDECODABLE
 from flybackup.errors import IntegrityError, SourceError
 from flybackup.model import ChunkId, Entry
 from flybackup.packing import ID_BYTES, LARGEST_CHUNK_BYTES
@@ -210,5 +211,5 @@ def _whole(buffer: bytearray, at: int) -> bytes | None:
 def _decode(body: bytes) -> _Record:
     try:
         return msgspec.msgpack.decode(body, type=_Record)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except UNDECODABLE as exc:
         raise IntegrityError("the manifest has a record that does not decode") from exc

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from flybackup.crypto import digest
-from flybackup.envelope import open_value, seal_value
+from flybackup.envelope import UNDECODABLE, open_value, seal_value
 from flybackup.errors import (
     ConfigError,
     IntegrityError,
@@ -230,7 +230,7 @@ def _parse_config(stored: bytes) -> tuple[bytes, _ConfigLine]:
         raise IntegrityError("its bytes are not what was written", key="config")
     try:
         return stored, msgspec.json.decode(line, type=_ConfigLine)
-    except msgspec.DecodeError as exc:
+    except UNDECODABLE as exc:
         raise UnsupportedFormatError("this repository's format is not known here", hint="Update flybackup.") from exc
 
 

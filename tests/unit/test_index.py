@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from flybackup.crypto import chunk_id
+from flybackup.crypto import chunk_id, digest, seal_blob
 from flybackup.errors import IntegrityError
 from flybackup.index import ChunkIndex, IndexedPack, decode_index, encode_index
 from flybackup.model import ChunkId
@@ -125,6 +125,13 @@ def test_an_index_file_names_packs_only() -> None:
 
     with pytest.raises(IntegrityError, match="cannot be"):
         decode_index(KEY, key, stored)
+
+
+def test_a_value_nested_thousands_deep_is_a_typed_error() -> None:
+    sealed = seal_blob(KEY, "index", b"\x00\x91\x81\xa1x" + b"\x91" * 100_000 + b"\x00")
+
+    with pytest.raises(IntegrityError, match="not an index file"):
+        decode_index(KEY, f"index/{digest(sealed).hex()}", sealed)
 
 
 def test_a_chunk_costs_at_most_forty_bytes_of_memory() -> None:

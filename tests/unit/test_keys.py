@@ -58,6 +58,12 @@ def slot_with(*, cost: Argon2Cost, kdf: str = "argon2id") -> bytes:
     return msgspec.json.encode(fields | {"cost": msgspec.to_builtins(cost), "kdf": kdf})
 
 
+@pytest.mark.parametrize("stored", [b'{"label": "\xff"}', b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"])
+def test_a_slot_that_does_not_decode_is_damage(stored: bytes) -> None:
+    with pytest.raises(IntegrityError, match="not a key slot"):
+        read_slot(named(stored), stored)
+
+
 def test_an_unknown_derivation_is_an_unsupported_format() -> None:
     stored = slot_with(cost=CHEAP, kdf="scrypt2")
 

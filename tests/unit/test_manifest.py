@@ -69,6 +69,13 @@ def test_chunks_that_overlap_or_reach_past_the_entry_are_refused(refs: list[Chun
         [list(chunks) for _, chunks in decode([stream])]
 
 
+def test_a_record_nested_thousands_deep_is_a_typed_error() -> None:
+    body = b"\x81\xa1x" + b"\x91" * 100_000 + b"\x00"
+
+    with pytest.raises(IntegrityError, match="does not decode"):
+        list(decode([struct.pack("<I", len(body)) + body]))
+
+
 def test_a_truncated_manifest_is_damage() -> None:
     stream = b"".join(encode(Entry(path="a", kind="file"), [ChunkRef(0, 5, name(1))]))
 

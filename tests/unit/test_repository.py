@@ -147,6 +147,15 @@ def test_a_config_with_an_impossible_id_is_a_typed_error(forged: str) -> None:
         repositories.open_with_recovery_key(store, repository.require_master("test").recovery_text())
 
 
+@pytest.mark.parametrize("line", [b'{"format": 1, "id": "\xff"}', b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"])
+def test_a_config_that_does_not_decode_is_a_typed_error(line: bytes) -> None:
+    store = MemoryStore(CLOCK)
+    store.put("config", repositories._finish_config(line, b""))
+
+    with pytest.raises(UnsupportedFormatError):
+        repositories.open_with_passphrase(store, PASSPHRASE)
+
+
 def test_passphrases_come_and_go() -> None:
     repository = make_repository()
     slot = repository.add_passphrase("second", label="second", now=CLOCK.now())
