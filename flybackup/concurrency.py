@@ -47,11 +47,16 @@ class Conveyor(Generic[A, B]):
     def push(self, item: A) -> None:
         self._pending.append(self._pool.submit(self._fn, item))
         while len(self._pending) > self._ahead:
-            self._sink(self._pending.popleft().result())
+            self._hand_on()
 
     def drain(self) -> None:
         while self._pending:
-            self._sink(self._pending.popleft().result())
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        result = self._pending[0].result()  # still pending while waited for: a signal must leave it to `salvage`
+        self._pending.popleft()
+        self._sink(result)
 
     def salvage(self) -> None:
         """Hand on the results of those that succeeded, in order; forget the others. The pool has been shut down."""

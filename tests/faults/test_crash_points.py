@@ -8,8 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import traceback
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from types import FrameType
+from typing import Literal, NoReturn
 
 import pytest
 from engine.faulty_store import Fault, FaultyStore
@@ -19,8 +23,10 @@ from flybackup import repository as repositories
 from flybackup.errors import RefusedError, StoreError
 from flybackup.model import Progress
 from flybackup.operations.backup import BackupRequest, backup
+from flybackup.packing import pack_key
 from flybackup.repository import Repository
 from flybackup.session import Pace
+from flybackup.stores import Buffer
 from flybackup.stores.local import LocalStore
 from flybackup.stores.memory import MemoryStore
 
@@ -134,3 +140,53 @@ def test_a_stopped_backup_indexes_what_it_put() -> None:
 
     assert resumed.bytes_new < 1_700_000
     assert restored(repository) == NEW.content
+
+
+class StoppingStore(MemoryStore):
+    """Raises a signal in the calling thread as soon as that waits for the n-th pack to be put."""
+
+    def __init__(self, packs: int) -> None:
+        super().__init__(CLOCK)
+        self._left = packs
+        self._stopped = threading.Event()
+
+    def put(self, key: str, data: Buffer) -> datetime:
+        if key.startswith("packs/"):
+            self._left -= 1
+            if self._left == 0:
+                self._stop_the_waiting()
+            elif self._left < 0:
+                self._stopped.wait(60)
+        return super().put(key, data)
+
+    def _stop_the_waiting(self) -> None:
+        main = threading.main_thread().ident or 0
+        while not {"_upload", "result", "wait"} <= calls_of(main):
+            self._stopped.wait(0.001)
+        signal.pthread_kill(main, signal.SIGUSR1)
+        self._stopped.wait(60)
+
+    def stop(self, signum: int, frame: FrameType | None) -> NoReturn:
+        self._stopped.set()
+        raise StopHereError
+
+
+def calls_of(thread: int) -> set[str]:
+    return {frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[thread])}
+
+
+def test_a_pack_that_is_being_put_at_a_stop_is_indexed() -> None:
+    store = StoppingStore(packs=3)
+    repository = make_repository(store)
+    never = Pace(pack_bytes=256 * 1024, batch_bytes=64 * 1024, index_every_bytes=1 << 40, index_every_seconds=1e9)
+    before = signal.signal(signal.SIGUSR1, store.stop)
+
+    try:
+        with pytest.raises(StopHereError):
+            back_up(repository, NEW, pace=never)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    put = {info.key for info in store.list("packs/")}
+    assert len(put) >= 3
+    assert {pack_key(pack) for pack in repository.load_index().packs} == put
