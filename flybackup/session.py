@@ -57,6 +57,8 @@ class Pace:
 
 
 Batch = list[tuple[ChunkId, bytes]]
+Spare = deque[memoryview]
+"""Buffers of packs that were put, for packs of either kind; threads give them back."""
 
 
 class Session:
@@ -82,8 +84,9 @@ class Session:
         session_key = new_session_key(repository.public_key, repository.id)
         data = _Kind(DATA, keys.data_ids, session_key.secret, session_key.sealed, keys.metadata)
         manifest = _Kind(MANIFEST, keys.manifest_ids, keys.metadata, None, keys.metadata)
-        self._data = _ChunkWriter(data, pace, self.index, self._pool, self._upload)
-        self._manifest = _ChunkWriter(manifest, pace, self.index, self._pool, self._upload)
+        self._spare: Spare = deque()
+        self._data = _ChunkWriter(data, pace, self.index, self._pool, spare=self._spare, sink=self._upload)
+        self._manifest = _ChunkWriter(manifest, pace, self.index, self._pool, spare=self._spare, sink=self._upload)
         self.bytes_stored = 0
 
     def _announce(self) -> datetime:
@@ -146,7 +149,7 @@ class Session:
 
     def _put_pack(self, pack: FinishedPack) -> IndexedPack:
         self._repository.store.put(pack_key(pack.id), pack.data)
-        self._data.spare.append(pack.buffer)
+        self._spare.append(pack.buffer)
         return IndexedPack(pack.id, len(pack.data), pack.directory)
 
     def _note_put(self, pack: IndexedPack) -> None:
@@ -179,13 +182,20 @@ class _ChunkWriter:
     """Chunks of one kind on their way into packs."""
 
     def __init__(
-        self, kind: _Kind, pace: Pace, index: ChunkIndex, pool: Executor, sink: Callable[[FinishedPack], None]
+        self,
+        kind: _Kind,
+        pace: Pace,
+        index: ChunkIndex,
+        pool: Executor,
+        *,
+        spare: Spare,
+        sink: Callable[[FinishedPack], None],
     ) -> None:
         self._kind = kind
         self._pace = pace
         self._index = index
         self._sink = sink
-        self.spare: deque[memoryview] = deque()  # buffers of packs that were put; threads give them back
+        self._spare = spare
         self._builder = self._new_pack()
         self._batch: Batch = []
         self._batch_bytes = 0
@@ -231,7 +241,7 @@ class _ChunkWriter:
 
     def _new_pack(self) -> PackBuilder:
         size = max(self._pace.pack_bytes, 2 * LARGEST_CHUNK_BYTES) + LARGEST_CHUNK_BYTES
-        return PackBuilder(self._kind.name, self.spare.pop() if self.spare else new_buffer(size))
+        return PackBuilder(self._kind.name, self._spare.pop() if self._spare else new_buffer(size))
 
     def _finish_pack(self) -> None:
         pack = self._builder.finish(self._kind.metadata_key)
