@@ -98,7 +98,12 @@ class Repository:
             yield self.read_snapshot(info.key)
 
     def read_snapshot(self, key: str) -> Snapshot:
-        return open_value(self.write_key.metadata, key, self.store.get(key), Snapshot)
+        """Open the head at *key*. Raise `IntegrityError` when it is damaged, or another than its key says."""
+        snapshot = open_value(self.write_key.metadata, key, self.store.get(key), Snapshot)
+        said = (self.write_key.source_key(snapshot.source), snapshot.time, snapshot.id)
+        if said != (key.split("/")[1], *parse_snapshot_key(key)):
+            raise IntegrityError("says that it is another snapshot", key=key)
+        return snapshot
 
     def put_snapshot(self, snapshot: Snapshot) -> None:
         """Commit: from here on the snapshot exists."""

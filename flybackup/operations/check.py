@@ -94,14 +94,18 @@ class _Check:
 
     def _load_index(self) -> None:
         store, key = self._repository.store, self._repository.write_key.metadata
-        packs: list[IndexedPack] = []
         for info in store.list("index/"):
             try:
-                packs += decode_index(key, info.key, store.get(info.key))
+                self._add_packs(decode_index(key, info.key, store.get(info.key)), info.key)
             except IntegrityError as exc:
                 self._note(exc, info.key)
-        self._packs = {PackId(pack.id): pack for pack in packs}
         self._index.extend(self._packs.values())
+
+    def _add_packs(self, packs: Iterable[IndexedPack], key: str) -> None:
+        """A pack may be in several index files. They must agree: a reader believes any, and only one is proved here."""
+        for pack in packs:
+            if self._packs.setdefault(PackId(pack.id), pack) != pack:
+                self._problems[key] = f"contradicts another index file about the pack {pack.id.hex()}"
 
     def _check_packs_exist(self) -> None:
         there = {info.key: info.size for info in self._repository.store.list("packs/")}

@@ -10,10 +10,13 @@ import pytest
 from engine.bytes_source import BytesSource
 from engine.simple import CLOCK, PASSPHRASE, back_up, checked, make_repository, restored
 from hypothesis import given, settings, strategies as st
+from msgspec import structs
 
 from flybackup import repository as repositories
 from flybackup.chunking import Fixed
+from flybackup.envelope import seal_value
 from flybackup.errors import IntegrityError, RepositoryNotFoundError, UnsupportedFormatError
+from flybackup.index import IndexedPack, decode_index, encode_index
 from flybackup.model import SnapshotId
 from flybackup.repository import Repository
 from flybackup.stores import ObjectInfo, Store
@@ -199,3 +202,31 @@ def test_a_forged_head_cannot_ask_for_the_impossible(cut: int, size: int) -> Non
     with pytest.raises(IntegrityError, match="impossible chunk"):
         restored(repository, forged.id)
     assert [damage.snapshots for damage in checked(repository, read_data=False).errors] == [(forged.id,)]
+
+
+@pytest.mark.parametrize("lie", ["id", "source", "time"])
+def test_a_forged_head_cannot_contradict_its_name(lie: str) -> None:
+    repository = repositories.open_with_passphrase(copy(), PASSPHRASE)
+    app, other = next(repository.snapshots("app")), next(repository.snapshots("other"))
+    forged = repository.snapshot_key("app", app.time, SnapshotId("f" * 16))
+    head = replace(app, **{"id": SnapshotId("f" * 16), lie: getattr(other, lie)})
+    repository.store.put(forged, seal_value(repository.write_key.metadata, forged, head))
+
+    with pytest.raises(IntegrityError, match="another snapshot"):
+        repository.read_snapshot(forged)
+    assert [damage.object for damage in checked(repository, read_data=False).errors] == [forged]
+
+
+def test_index_files_that_contradict_each_other_are_damage() -> None:
+    """A thief of the write key can lie about where chunks lie; the check must not believe the honest file only."""
+    repository = repositories.open_with_passphrase(copy(), PASSPHRASE)
+    key, metadata = keys("index/")[0], repository.write_key.metadata
+    pack = decode_index(metadata, key, repository.store.get(key))[0]
+    shifted = structs.replace(pack.directory, offsets=bytes(len(pack.directory.offsets)))
+    honest, lies = IndexedPack(pack.id, pack.size, pack.directory), IndexedPack(pack.id, pack.size, shifted)
+    for packs in ([lies], [honest, lies]):
+        repository.store.put(*encode_index(metadata, packs))
+
+    problems = [damage.problem for damage in checked(repository).errors]
+
+    assert any("contradicts another index file" in problem for problem in problems)
