@@ -27,7 +27,7 @@ from flybackup.errors import (
     UnsupportedFormatError,
     WrongKeyError,
 )
-from flybackup.index import ChunkIndex, decode_index
+from flybackup.index import ChunkIndex, IndexedPack, decode_index
 from flybackup.keys import (
     Argon2Cost,
     KeySlot,
@@ -82,14 +82,20 @@ class Repository:
         """Return this repository seen through *store*, which wraps the present one."""
         return Repository(store, self.public_key, self.write_key, self.master)
 
-    def load_index(self) -> ChunkIndex:
-        """Read every index file. Raise `IntegrityError` naming one that is damaged."""
+    def load_index(self, damaged: list[IntegrityError] | None = None) -> ChunkIndex:
+        """Read every index file. One that is damaged is added to *damaged*, or raised where that is not given."""
         index = ChunkIndex()
-        key = self.write_key.metadata
-        index.extend(
-            pack for info in self.store.list("index/") for pack in decode_index(key, info.key, self.store.get(info.key))
-        )
+        index.extend(self._indexed_packs(damaged))
         return index
+
+    def _indexed_packs(self, damaged: list[IntegrityError] | None) -> Iterator[IndexedPack]:
+        for info in self.store.list("index/"):
+            try:
+                yield from decode_index(self.write_key.metadata, info.key, self.store.get(info.key))
+            except IntegrityError as exc:
+                if damaged is None:
+                    raise
+                damaged.append(exc)
 
     def snapshots(self, source: str | None = None) -> Iterator[Snapshot]:
         """Yield the heads of the snapshots, per source ascending in time. Raise `IntegrityError` for a damaged one."""

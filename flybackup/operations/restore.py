@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flybackup.chunking import Extent
 from flybackup.clock import Clock
-from flybackup.errors import ConfigError
+from flybackup.errors import ConfigError, IntegrityError
 from flybackup.model import Facts, OnProgress, Progress, Snapshot, TableFacts
 from flybackup.operations.verify import Comparison, RestoreReport, compare, has_checksums
 from flybackup.reading import Reader
@@ -44,7 +44,8 @@ def restore(
     repository.require_master("restoring")
     facts = _wanted(snapshot.facts, request.options)
     options = replace(request.options, facts=snapshot.facts)
-    with Reader(repository, repository.load_index()) as reader:
+    damaged: list[IntegrityError] = []  # one rotten index file must not stand before data that needs it not
+    with Reader(repository, repository.load_index(damaged)) as reader:
         streams = _Streams(reader, snapshot, on_progress)
         if request.dry_run:
             compared, notes = _dry_run(streams)
@@ -60,7 +61,7 @@ def restore(
         bytes=streams.bytes,
         seconds=round(clock.monotonic() - begun, 3),
         problems=compared.problems,
-        notes=notes,
+        notes=(*notes, *(f"Not needed for this, but damaged: {damage}. Run: flybackup check" for damage in damaged)),
     )
 
 

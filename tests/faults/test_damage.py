@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 from engine.bytes_source import BytesSource
-from engine.simple import CLOCK, PASSPHRASE, back_up, checked, make_repository, restored
+from engine.simple import CLOCK, PASSPHRASE, back_up, checked, make_repository, restore_into, restored
 from hypothesis import given, settings, strategies as st
 from msgspec import structs
 
@@ -139,6 +139,21 @@ def test_a_deleted_index_file_is_noticed(number: int) -> None:
     assert any("no index file knows" in damage.problem for damage in checked(repository, read_data=False).errors)
 
 
+def test_a_damaged_index_file_is_told_and_stops_only_what_needs_it() -> None:
+    """An index file is redundant and everything read is proved: no reason to keep anybody from the other snapshots."""
+    outcomes = []
+    for key in keys("index/"):
+        store = copy()
+        change(store, key, flip(1000))
+        repository = repositories.open_with_passphrase(store, PASSPHRASE)
+        for source in ("app", "other"):
+            report = outcome(partial(restore_into, repository, source, BytesSource()))
+            outcomes.append(isinstance(report, IntegrityError))
+            assert isinstance(report, IntegrityError) or (report.verified and key in report.notes[0])
+
+    assert outcomes.count(False) == 2
+
+
 def test_a_deleted_config_is_no_repository() -> None:
     store = copy()
     store.delete("config")
@@ -222,7 +237,7 @@ def test_index_files_that_contradict_each_other_are_damage() -> None:
     repository = repositories.open_with_passphrase(copy(), PASSPHRASE)
     key, metadata = keys("index/")[0], repository.write_key.metadata
     pack = decode_index(metadata, key, repository.store.get(key))[0]
-    shifted = structs.replace(pack.directory, offsets=bytes(len(pack.directory.offsets)))
+    shifted = structs.replace(pack.directory, offsets=b"\1\0\0\0" * len(pack.directory))
     honest, lies = IndexedPack(pack.id, pack.size, pack.directory), IndexedPack(pack.id, pack.size, shifted)
     for packs in ([lies], [honest, lies]):
         repository.store.put(*encode_index(metadata, packs))
