@@ -25,7 +25,8 @@ def select(repository: Repository, what: str, *, timezone: tzinfo) -> Snapshot:
     keys = _keys(repository, f"snapshots/{repository.write_key.source_key(source)}/")
     if keys:
         return repository.read_snapshot(_newest(keys, what, _parse_time(when, timezone) if when else None))
-    found = [key for key in _keys(repository, "snapshots/") if key.id.startswith(what.lower())]
+    # Every id begins with nothing: an unset variable in a script must not pick the only snapshot.
+    found = [key for key in _keys(repository, "snapshots/") if what and key.id.startswith(what.lower())]
     if len(found) != 1:
         told = "no snapshot is called" if not found else f"{len(found)} snapshots begin with"
         raise ConfigError(f"{told} {what!r}", hint="'flybackup snapshots' lists ids and sources.")

@@ -202,6 +202,14 @@ def test_a_time_includes_the_whole_unit_that_was_written(form: str) -> None:
     assert select(repository, f"app@{snapshot.time.strftime(form)}", timezone=UTC) == snapshot
 
 
+def test_nothing_names_no_snapshot() -> None:
+    repository = make_repository()
+    back_up(repository, BytesSource(DATA))
+
+    with pytest.raises(ConfigError):
+        select(repository, "", timezone=UTC)
+
+
 def test_a_time_without_an_offset_is_local() -> None:
     repository = make_repository()
     snapshot = back_up(repository, BytesSource(DATA))
