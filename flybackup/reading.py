@@ -26,6 +26,8 @@ FETCH_BYTES = 20 * 1024 * 1024
 GAP_BYTES = 128 * 1024
 """Reading this much for nothing costs less than another request."""
 WINDOW_BYTES = 32 * 1024 * 1024
+PART_BYTES = 512
+"""What remembering a part costs: a forged manifest of one-byte chunks must not make windows of millions."""
 OPEN_BYTES = 2 * 1024 * 1024
 FETCHERS, FETCHES_AHEAD = 2, 1
 OPENERS = max(2, min(4, os.cpu_count() or 1))
@@ -125,7 +127,7 @@ class Reader:
 
     def _plan(self, refs: Iterable[ChunkRef], wanted: deque[int]) -> Iterator[Fetch]:
         """Yield what to fetch, and note in *wanted* the order in which it has to come out."""
-        for window in _windows(Part(ref, self._locate(ref)) for ref in refs):
+        for window in windows(Part(ref, self._locate(ref)) for ref in refs):
             wanted.extend(part.ref.offset for part in window)
             yield from plan_fetches(window)
 
@@ -182,7 +184,7 @@ def _pieces(stored: memoryview, fetch: Fetch) -> Iterator[_Fetched]:
         yield _Fetched(stored, fetch, tuple(parts))
 
 
-def _windows(parts: Iterable[Part]) -> Iterator[list[Part]]:
+def windows(parts: Iterable[Part]) -> Iterator[list[Part]]:
     """Cut after `WINDOW_BYTES`, if possible where one pack ends and the next begins, so that none is read twice."""
     window: list[Part] = []
     size = 0
@@ -192,6 +194,6 @@ def _windows(parts: Iterable[Part]) -> Iterator[list[Part]]:
             yield window
             window, size = [], 0
         window.append(part)
-        size += part.ref.size
+        size += part.ref.size + PART_BYTES
     if window:
         yield window

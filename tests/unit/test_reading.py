@@ -3,7 +3,7 @@ from hypothesis import given, strategies as st
 from flybackup.index import Location
 from flybackup.manifest import ChunkRef
 from flybackup.model import ChunkId, PackId
-from flybackup.reading import FETCH_BYTES, GAP_BYTES, Part, plan_fetches
+from flybackup.reading import FETCH_BYTES, GAP_BYTES, Part, plan_fetches, windows
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200)), max_size=60)
 
@@ -48,3 +48,10 @@ def test_neighbours_are_one_read_and_strangers_are_not() -> None:
 
     assert len(plan_fetches(near)) == 1
     assert len(plan_fetches([*near, part(300, 348 + 3 * GAP_BYTES)])) == 2
+
+
+def test_a_window_of_tiny_chunks_is_bounded_too() -> None:
+    place = Location(PackId(bytes(32)), 0, 17, 0, 0, b"", b"")
+    tiny = (Part(ChunkRef(at, 1, ChunkId(bytes(32))), place) for at in range(300_000))
+
+    assert max(len(window) for window in windows(tiny)) < 150_000
