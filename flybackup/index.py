@@ -88,7 +88,6 @@ class ChunkIndex:
 
     def __init__(self) -> None:
         self.packs: list[PackId] = []
-        self.pack_sizes: list[int] = []
         self._runs: list[_Run] = []
         self._fresh: dict[bytes, tuple[int, int, int, int]] = {}
         self._sessions: list[bytes] = []
@@ -167,7 +166,6 @@ class ChunkIndex:
             self._segment_packs.append(len(self.packs))
             self._segment_sessions.append(self._session_number(pack.directory, segment.session))
         self.packs.append(PackId(pack.id))
-        self.pack_sizes.append(pack.size)
         numbers = np.arange(first, len(self._segment_packs), dtype=np.uint32)
         return np.repeat(numbers, [segment.count for segment in pack.directory.segments])
 
