@@ -171,10 +171,10 @@ def memory(bench: Bench) -> Iterator[Row]:
         place = bench.place(f"memory-{mib}")
         fly = Flybackup("flybackup", place)
         fly.renew()
-        used = run(Command("flybackup", fly.backup(bench.database(mib)), fly.env()))
+        used = run(Command("flybackup", fly.backup(bench.database(mib)), fly.env()), memory=True)
         seen = f"{used.peak_mib:.0f} MiB ({used.tree_mib:.0f} MiB with its validating child; {used.wall_seconds:.1f} s)"
         yield Row(f"peak memory, backup of {mib} MiB", "≤ 150 MiB", seen, used.peak_mib <= 150)
-        used = run(Command("flybackup", fly.restore(str(place.directory / "restored")), fly.env()))
+        used = run(Command("flybackup", fly.restore(str(place.directory / "restored")), fly.env()), memory=True)
         seen = f"{used.peak_mib:.0f} MiB ({used.tree_mib:.0f} MiB with its validating child; {used.wall_seconds:.1f} s)"
         yield Row(f"peak memory, restore of {mib} MiB", "none set", seen, met=True)
         quiet(["rm", "-rf", str(place.directory), bench.database(mib)], {})

@@ -34,21 +34,26 @@ class Command:
     setup: Callable[[], None] = lambda: None
 
 
-def run(command: Command) -> Run:
-    """Run it once. Raise when it fails: a figure of a failed command would be worse than none."""
+def run(command: Command, *, memory: bool = False) -> Run:
+    """Run it once. Raise when it fails: a figure of a failed command would be worse than none.
+
+    Memory is watched on request only: looking at it slows what is looked at.
+    """
     command.setup()
     env = {**os.environ, **command.env}
     begun = time.perf_counter()
     process = subprocess.Popen(command.argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    watch = _Watch(process.pid)
+    watch = _Watch(process.pid) if memory else None
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - begun
-    watch.stop()
+    if watch is not None:
+        watch.stop()
     if status:
         raise RuntimeError(f"{command.name} failed:\n{output.decode(errors='replace')[-3000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, watch.largest_bytes / MIB, watch.tree_bytes / MIB)
+    largest, tree = (watch.largest_bytes, watch.tree_bytes) if watch is not None else (0, 0)
+    return Run(wall, usage.ru_utime + usage.ru_stime, largest / MIB, tree / MIB)
 
 
 def compare(commands: Sequence[Command], runs: int) -> dict[str, list[Run]]:

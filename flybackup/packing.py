@@ -8,7 +8,7 @@ A segment is a run of chunks sealed together by one worker under one key. The ke
 collector can move sealed chunks into another pack without being able to read them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import NamedTuple
@@ -95,12 +95,13 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SealedSegment(NamedTuple):
-    """What a worker hands to the packer: the sealed bytes of a segment and the rows that describe them."""
+    """What a worker says of a segment it sealed: where it lies in its pack, and the rows that describe it."""
 
+    offset: int
+    length: int
     salt: bytes
     session: bytes | None
     ids: Sequence[ChunkId]
-    sealed: memoryview
     lengths: Sequence[int]
     sizes: Sequence[int]
     encodings: bytes
@@ -114,25 +115,37 @@ class SegmentKey(NamedTuple):
     session: bytes | None
 
 
-def seal_segment(chunks: Sequence[tuple[ChunkId, Buffer]], key: SegmentKey, id_key: bytes) -> SealedSegment:
-    """Compress and seal *chunks*, then open and decompress the result and compare: what cannot be read is not stored.
+class Region(NamedTuple):
+    """Part of a pack's buffer, from `offset` of the pack."""
 
-    Holds the sealed bytes of all of them. Raises `IntegrityError` when the way back gives other bytes (a compressor's
-    bug, or memory that forgets).
+    offset: int
+    view: memoryview
+
+
+def seal_segment(
+    chunks: Sequence[tuple[ChunkId, Buffer]], key: SegmentKey, id_key: bytes, reserve: Callable[[int], Region]
+) -> SealedSegment:
+    """Compress *chunks* and seal them into the region that *reserve* gives for their length, right where they will be
+    put from. Then open and decompress the result and compare: what cannot be read is not stored.
+
+    Holds the compressed bytes of all of them. Raises `IntegrityError` when the way back gives other bytes (a
+    compressor's bug, or memory that forgets).
     """
     cipher = ChunkCipher(key.secret, key.salt)
     encoded = [compress(data) for _, data in chunks]
     lengths = [len(data) + TAG_BYTES for _, data in encoded]
-    sealed = memoryview(bytearray(sum(lengths)))
+    region = reserve(sum(lengths))
     at = 0
     for counter, ((name, plain), (encoding, data), length) in enumerate(zip(chunks, encoded, lengths, strict=True)):
-        out = sealed[at : at + length]
+        out = region.view[at : at + length]
         cipher.seal_into(counter, _bound(name, encoding), data, out)
         open_chunk(cipher, ChunkRow(name, at, length, counter, encoding, len(plain)), out, id_key)
         at += length
     ids = [name for name, _ in chunks]
     sizes = [len(data) for _, data in chunks]
-    return SealedSegment(key.salt, key.session, ids, sealed, lengths, sizes, bytes(e for e, _ in encoded))
+    return SealedSegment(
+        region.offset, at, key.salt, key.session, ids, lengths, sizes, bytes(encoding for encoding, _ in encoded)
+    )
 
 
 class ChunkRow(NamedTuple):
@@ -187,58 +200,72 @@ def new_buffer(size: int) -> memoryview:
     return memoryview(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS))
 
 
-class PackBuilder:
-    """Collects sealed segments into one pack, in *buffer*, which may hold an earlier pack's bytes.
+class OpenPack:
+    """A pack being filled, in *buffer*, which may hold an earlier pack's bytes.
 
-    A buffer that is used again and again is not grown, moved and faulted in for each pack. Holds the pack: its size
-    limit and one segment more.
+    Regions are given out front to back, to workers that seal into them; the pack is whole when it is `closed` and every
+    region has come back as a segment. A buffer that is used again is not faulted in for each pack.
     """
 
     def __init__(self, kind: str, buffer: memoryview) -> None:
         self._kind = kind
         self._buffer = buffer
-        self._sessions: list[bytes] = []
-        self._segments: list[Segment] = []
-        self._rows: list[SealedSegment] = []
+        self._segments: list[SealedSegment] = []
+        self._returned = 0
         self.size = 0
+        self.closed = False
+
+    def reserve(self, length: int) -> Region:
+        """Give out the next *length* bytes; for one caller at a time. A pack's first segment may be of any length."""
+        if self.size + length > len(self._buffer):
+            if self.size:
+                raise AssertionError("unreachable: the pack should have been closed before")
+            self._buffer = new_buffer(length)
+        region = Region(self.size, self._buffer[self.size : self.size + length])
+        self.size += length
+        return region
 
     def add(self, segment: SealedSegment) -> None:
-        if segment.session is not None and segment.session not in self._sessions:
-            self._sessions.append(segment.session)
-        session = None if segment.session is None else self._sessions.index(segment.session)
-        self._segments.append(Segment(segment.salt, session, len(segment.ids)))
-        self._append(segment.sealed)
-        self._rows.append(segment._replace(sealed=memoryview(b"")))
+        self._segments.append(segment)
+        self._returned += segment.length
+
+    @property
+    def whole(self) -> bool:
+        return self.closed and self._returned == self.size
 
     def finish(self, metadata_key: bytes) -> FinishedPack:
-        """Return the pack, ready to be put. The builder is used up; the buffer is the pack's until that is put."""
+        """Return the pack, ready to be put; the buffer is the pack's until that is done."""
         directory = self._directory()
         sealed = seal_value(metadata_key, _DIRECTORY_NAME, directory)
         self._append(sealed + len(sealed).to_bytes(4, "little") + MAGIC)
         data = self._buffer[: self.size]
         return FinishedPack(PackId(digest(data)), data, directory, self._buffer)
 
-    def _append(self, data: Buffer) -> None:
+    def _append(self, data: bytes) -> None:
         end = self.size + len(data)
         if end > len(self._buffer):
-            larger = new_buffer(end + end // 4)
+            larger = new_buffer(end)
             larger[: self.size] = self._buffer[: self.size]
             self._buffer = larger
         self._buffer[self.size : end] = data
         self.size = end
 
     def _directory(self) -> Directory:
-        lengths = np.array([length for rows in self._rows for length in rows.lengths], dtype=np.int64)
+        rows = sorted(self._segments, key=lambda segment: segment.offset)
+        sessions = list(dict.fromkeys(s.session for s in rows if s.session is not None))
+        lengths = np.array([length for s in rows for length in s.lengths], dtype=np.int64)
         return Directory(
             kind=self._kind,
-            sessions=tuple(self._sessions),
-            segments=tuple(self._segments),
-            ids=b"".join(name for rows in self._rows for name in rows.ids),
+            sessions=tuple(sessions),
+            segments=tuple(
+                Segment(s.salt, None if s.session is None else sessions.index(s.session), len(s.ids)) for s in rows
+            ),
+            ids=b"".join(name for s in rows for name in s.ids),
             offsets=_column(np.cumsum(lengths) - lengths),
             lengths=_column(lengths),
-            counters=_column([counter for rows in self._rows for counter in range(len(rows.ids))]),
-            sizes=_column([size for rows in self._rows for size in rows.sizes]),
-            encodings=b"".join(rows.encodings for rows in self._rows),
+            counters=_column([counter for s in rows for counter in range(len(s.ids))]),
+            sizes=_column([size for s in rows for size in s.sizes]),
+            encodings=b"".join(s.encodings for s in rows),
         )
 
 

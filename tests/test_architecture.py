@@ -16,7 +16,7 @@ ROOT = Path(flybackup.__file__).parent
 LEVELS = (
     "errors model chunking compression crypto envelope keys packing manifest allocator",
     "clock concurrency stores sources",
-    "index session repository reading",
+    "index packer session repository reading",
     "operations",
     "config logs",
     "app demo doctor report",

@@ -9,8 +9,9 @@ from flybackup.chunking import Extent
 from flybackup.clock import Clock
 from flybackup.manifest import encode
 from flybackup.model import OnProgress, Progress, Snapshot, SnapshotId, Summary
+from flybackup.packer import Pace
 from flybackup.repository import Repository
-from flybackup.session import Pace, Session
+from flybackup.session import Session
 from flybackup.sources import Source, Stream
 from flybackup.stores.counting import CountingStore
 

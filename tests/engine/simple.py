@@ -15,8 +15,8 @@ from flybackup.operations.check import CheckReport, check
 from flybackup.operations.restore import RestoreRequest, restore
 from flybackup.operations.select import select
 from flybackup.operations.verify import RestoreReport
+from flybackup.packer import Pace
 from flybackup.repository import Repository
-from flybackup.session import Pace
 from flybackup.sources import RestoreOptions
 from flybackup.stores import Store
 from flybackup.stores.memory import MemoryStore

@@ -23,9 +23,9 @@ from flybackup import repository as repositories
 from flybackup.errors import RefusedError, StoreError
 from flybackup.model import Progress
 from flybackup.operations.backup import BackupRequest, backup
+from flybackup.packer import Pace
 from flybackup.packing import pack_key
 from flybackup.repository import Repository
-from flybackup.session import Pace
 from flybackup.stores import Buffer
 from flybackup.stores.local import LocalStore
 from flybackup.stores.memory import MemoryStore
@@ -161,8 +161,13 @@ class StoppingStore(MemoryStore):
 
     def _stop_the_waiting(self) -> None:
         main = threading.main_thread().ident or 0
-        while not {"_upload", "result", "wait"} <= calls_of(main):
+        for _ in range(30_000):
+            # In `_sealed` a whole pack is handed on, and the calling thread waits for an earlier one to be put.
+            if {"_sealed", "result", "wait"} <= calls_of(main):
+                break
             self._stopped.wait(0.001)
+        else:
+            raise AssertionError("the calling thread never waited for a pack to be put")
         signal.pthread_kill(main, signal.SIGUSR1)
         self._stopped.wait(60)
 

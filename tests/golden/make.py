@@ -20,7 +20,7 @@ from flybackup.chunking import Extent, Fixed
 from flybackup.clock import SystemClock
 from flybackup.model import Entry, Facts, TableFacts
 from flybackup.operations.backup import BackupRequest, backup
-from flybackup.session import Pace
+from flybackup.packer import Pace
 from flybackup.sources import Captured, Restoration, RestoreOptions, Source, Stream
 from flybackup.sources.duckdb.source import DuckdbSource
 from flybackup.stores.local import LocalStore

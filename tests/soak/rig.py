@@ -19,8 +19,8 @@ from flybackup.errors import FlybackupError
 from flybackup.model import Facts, Progress
 from flybackup.operations.backup import BackupRequest, backup
 from flybackup.operations.restore import RestoreRequest, restore
+from flybackup.packer import Pace
 from flybackup.repository import Repository
-from flybackup.session import Pace
 from flybackup.sources import RestoreOptions
 from flybackup.sources.duckdb.source import DuckdbSource
 from flybackup.sources.duckdb.staging import write_streams

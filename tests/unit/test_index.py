@@ -10,19 +10,19 @@ from flybackup.crypto import chunk_id, digest, seal_blob
 from flybackup.errors import IntegrityError
 from flybackup.index import ChunkIndex, IndexedPack, decode_index, encode_index
 from flybackup.model import ChunkId
-from flybackup.packing import DATA, MANIFEST, PackBuilder, Segment, SegmentKey, chunks_of, new_buffer, seal_segment
+from flybackup.packing import DATA, MANIFEST, OpenPack, Segment, SegmentKey, chunks_of, new_buffer, seal_segment
 
 KEY = bytes(32)
 
 
 def make_pack(seed: int, *, kind: str = DATA, segments: int = 2, chunks: int = 3) -> IndexedPack:
-    rng, builder = random.Random(seed), PackBuilder(kind, new_buffer(1))
+    rng, opened = random.Random(seed), OpenPack(kind, new_buffer(100_000))
     for _ in range(segments):
         pieces = [rng.randbytes(50) + bytes(50) * rng.randint(0, 1) for _ in range(chunks)]
         session = None if kind == MANIFEST else b"session %d" % (seed % 3)
         key = SegmentKey(KEY, os.urandom(32), session)
-        builder.add(seal_segment([(chunk_id(KEY, piece), piece) for piece in pieces], key, KEY))
-    finished = builder.finish(KEY)
+        opened.add(seal_segment([(chunk_id(KEY, piece), piece) for piece in pieces], key, KEY, opened.reserve))
+    finished = opened.finish(KEY)
     return IndexedPack(finished.id, len(finished.data), finished.directory)
 
 

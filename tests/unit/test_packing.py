@@ -11,7 +11,7 @@ from flybackup.packing import (
     DATA,
     TRAILER_BYTES,
     FinishedPack,
-    PackBuilder,
+    OpenPack,
     SegmentKey,
     chunks_of,
     directory_length,
@@ -31,10 +31,11 @@ def named(pieces: list[bytes]) -> list[tuple[ChunkId, bytes]]:
 
 
 def pack(groups: list[list[bytes]]) -> FinishedPack:
-    builder = PackBuilder(DATA, new_buffer(1))
+    opened = OpenPack(DATA, new_buffer(100_000))
     for pieces in groups:
-        builder.add(seal_segment(named(pieces), SegmentKey(SECRET, os.urandom(32), b"sealed"), ID_KEY))
-    return builder.finish(METADATA_KEY)
+        key = SegmentKey(SECRET, os.urandom(32), b"sealed")
+        opened.add(seal_segment(named(pieces), key, ID_KEY, opened.reserve))
+    return opened.finish(METADATA_KEY)
 
 
 def unpack(data: bytes) -> list[bytes]:
@@ -85,7 +86,7 @@ def test_a_sealed_lie_about_the_content_is_found_by_the_id() -> None:
     lie = [(chunk_id(ID_KEY, b"the truth"), b"not the truth")]
 
     with pytest.raises(IntegrityError, match="not what its id says"):
-        seal_segment(lie, SegmentKey(SECRET, bytes(32), b"sealed"), ID_KEY)
+        seal_segment(lie, SegmentKey(SECRET, bytes(32), b"sealed"), ID_KEY, OpenPack(DATA, new_buffer(99)).reserve)
 
 
 def test_nothing_more_comes_out_than_the_manifest_says() -> None:
@@ -95,6 +96,29 @@ def test_nothing_more_comes_out_than_the_manifest_says() -> None:
 
     with pytest.raises(IntegrityError, match="more or less"):
         open_chunk(ChunkCipher(SECRET, segment.salt), row._replace(size=1000), sealed, ID_KEY)
+
+
+def test_segments_lie_where_they_were_reserved_whatever_comes_back_first() -> None:
+    opened = OpenPack(DATA, new_buffer(10_000))
+    sealed = [
+        seal_segment(named([piece]), SegmentKey(SECRET, os.urandom(32), b"sealed"), ID_KEY, opened.reserve)
+        for piece in (b"first", b"second", b"third")
+    ]
+    for segment in reversed(sealed):
+        assert not opened.whole
+        opened.add(segment)
+    opened.closed = True
+
+    assert opened.whole
+    assert unpack(bytes(opened.finish(METADATA_KEY).data)) == [b"first", b"second", b"third"]
+
+
+def test_a_segment_larger_than_the_buffer_and_a_long_directory_fit() -> None:
+    opened = OpenPack(DATA, new_buffer(1))
+    pieces = [b"%d" % number for number in range(500)]
+    opened.add(seal_segment(named(pieces), SegmentKey(SECRET, os.urandom(32), b"sealed"), ID_KEY, opened.reserve))
+
+    assert unpack(bytes(opened.finish(METADATA_KEY).data)) == pieces
 
 
 def test_random_data_is_kept_raw_and_text_is_compressed() -> None:

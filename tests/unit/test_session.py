@@ -18,7 +18,7 @@ def test_buffers_are_used_again_however_much_of_either_kind_is_written(
         made.append(size)
         return new_buffer(size)
 
-    monkeypatch.setattr("flybackup.session.new_buffer", counted)
+    monkeypatch.setattr("flybackup.packer.new_buffer", counted)
     rng = random.Random(1)
     pieces = (rng.randbytes(64 * 1024) for _ in range(100))
 
