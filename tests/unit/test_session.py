@@ -1,10 +1,10 @@
 import random
+from mmap import mmap
 
 import pytest
 from engine.simple import CLOCK, SMALL, make_repository
 
 from flybackup.chunking import Extent, Fixed
-from flybackup.packing import new_buffer
 from flybackup.session import UPLOADS, Session
 
 
@@ -14,11 +14,11 @@ def test_buffers_are_used_again_however_much_of_either_kind_is_written(
 ) -> None:
     made: list[int] = []
 
-    def counted(size: int) -> memoryview:
-        made.append(size)
-        return new_buffer(size)
+    def counted(fileno: int, length: int, flags: int) -> mmap:
+        made.append(length)
+        return mmap(fileno, length, flags=flags)
 
-    monkeypatch.setattr("flybackup.packer.new_buffer", counted)
+    monkeypatch.setattr("flybackup.packing.mmap", counted)
     rng = random.Random(1)
     pieces = (rng.randbytes(64 * 1024) for _ in range(100))
 
