@@ -88,7 +88,7 @@ class Packer:
         self._sink = sink
         self._batch: Batch = []
         self._batch_bytes = 0
-        self._sealing = Conveyor(pool, self._seal, self._sealed, ahead=1)
+        self._sealing = Conveyor(pool, self._seal, self._sealed, ahead=WORKERS)
         self._lock = Lock()  # over the two below, which workers change when they reserve
         self._filling: OpenPack | None = None
         self._unfinished: deque[OpenPack] = deque()
@@ -137,11 +137,16 @@ class Packer:
         if pack is None or pack.size + length > self._pace.pack_bytes:
             if pack is not None:
                 pack.closed = True
-            size = self._pace.pack_bytes + LARGEST_CHUNK_BYTES
-            pack = OpenPack(self._kind.name, self._spare.pop() if self._spare else new_buffer(size))
+            pack = OpenPack(self._kind.name, self._buffer())
             self._filling = pack
             self._unfinished.append(pack)
         return pack
+
+    def _buffer(self) -> memoryview:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return new_buffer(self._pace.pack_bytes + LARGEST_CHUNK_BYTES)
 
     def _sealed(self, result: tuple[OpenPack, SealedSegment]) -> None:
         pack, segment = result

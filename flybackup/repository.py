@@ -9,7 +9,7 @@
 
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -39,7 +39,8 @@ from flybackup.keys import (
     unwrap,
     wrap,
 )
-from flybackup.model import Snapshot, SnapshotId
+from flybackup.model import PackId, Snapshot, SnapshotId
+from flybackup.packing import pack_key
 from flybackup.stores import Store
 
 FORMAT = 1
@@ -82,10 +83,16 @@ class Repository:
         """Return this repository seen through *store*, which wraps the present one."""
         return Repository(store, self.public_key, self.write_key, self.master)
 
-    def load_index(self, damaged: list[IntegrityError] | None = None) -> ChunkIndex:
-        """Read every index file. One that is damaged is added to *damaged*, or raised where that is not given."""
+    def load_index(
+        self, damaged: list[IntegrityError] | None = None, *, there: Mapping[str, int] | None = None
+    ) -> ChunkIndex:
+        """Read every index file. One that is damaged is added to *damaged*, or raised where that is not given.
+
+        With *there* (keys and sizes) only packs that it has are taken.
+        """
         index = ChunkIndex()
-        index.extend(self._indexed_packs(damaged))
+        packs = self._indexed_packs(damaged)
+        index.extend(p for p in packs if there is None or there.get(pack_key(PackId(p.id))) == p.size)
         return index
 
     def _indexed_packs(self, damaged: list[IntegrityError] | None) -> Iterator[IndexedPack]:

@@ -22,7 +22,7 @@ from flybackup.clock import Clock
 from flybackup.concurrency import Conveyor
 from flybackup.crypto import new_session_key
 from flybackup.envelope import seal_value
-from flybackup.errors import StoreError
+from flybackup.errors import IntegrityError, StoreError
 from flybackup.index import IndexedPack, encode_index
 from flybackup.manifest import Refs
 from flybackup.model import Snapshot
@@ -48,7 +48,9 @@ class Session:
         self._uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="put")
         self.id = os.urandom(8).hex()
         self.started = self._announce()
-        self.index = repository.load_index()
+        damaged: list[IntegrityError] = []
+        self.index = repository.load_index(damaged, there=self._packs_there())
+        self.warnings = tuple(f"{exc}: chunks that only it knows were stored again" for exc in damaged)
         self._put = Conveyor(self._uploads, self._put_pack, self._note_put, ahead=UPLOADS - 1)
         self._unindexed: list[IndexedPack] = []
         self._index_due = clock.monotonic() + pace.index_every_seconds
@@ -67,6 +69,14 @@ class Session:
         key = f"sessions/{self.id}/00000000"
         body = {"id": self.id, "started": self._clock.now()}
         return self._repository.store.put(key, seal_value(self._repository.write_key.metadata, key, body))
+
+    def _packs_there(self) -> dict[str, int]:
+        """Return the packs that lie in the store, with their sizes; only those may be counted on.
+
+        One that vanished, or that a thief of the write key only pretends to be there, would else be found missing when
+        it is needed. One request for a thousand packs.
+        """
+        return {info.key: info.size for info in self._repository.store.list("packs/")}
 
     def __enter__(self) -> Self:
         return self

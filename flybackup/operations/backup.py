@@ -53,7 +53,7 @@ def backup(
             method=captured.method,
             facts=captured.facts,
             summary=tally.summary(counting.usage().total + 1, clock.monotonic() - begun),
-            warnings=captured.warnings,
+            warnings=(*session.warnings, *captured.warnings),
             tool=f"flybackup {__version__}",
             session=session.id,
             manifest=manifest,

@@ -9,6 +9,7 @@ of which flushing the file costs about 10 ms a pack and flushing its directory 2
 """
 
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from flybackup.errors import ObjectExistsError, ObjectNotFoundError, StoreError
 from flybackup.stores import Buffer, ObjectInfo, check_key, check_prefix, check_range, is_key, range_end
 
 _SCRATCH = ".tmp"
+_LARGE_BYTES = 1 << 20
+_SECTOR_BYTES = 4096
 
 _ABANDONED_SECONDS = 3600
 """No write of one object lasts that long. Should one, because its process was stopped, it fails and may be repeated."""
@@ -166,13 +169,35 @@ def _write(path: Path, data: Buffer) -> datetime:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with memoryview(data) as view, view.cast("B") as rest:
-            written = 0
+            written = _write_past_cache(file, rest[: len(rest) // _SECTOR_BYTES * _SECTOR_BYTES])
             while written < len(rest):
                 written += os.write(file, rest[written:])
         os.fsync(file)
         return datetime.fromtimestamp(os.fstat(file).st_mtime, UTC)
     finally:
         os.close(file)
+
+
+def _write_past_cache(file: int, data: memoryview) -> int:
+    """Write large *data* straight to the disk, as far as the system allows that, and return how much was written.
+
+    A backup is not read again soon: kept in the page cache it would only drive out what the application needs. It also
+    saves the copy (measured: 576 MiB in 0.31 s and 0.02 s of CPU time, through the cache 0.4 to 0.6 s and as much CPU).
+    """
+    written = 0
+    if len(data) < _LARGE_BYTES or not hasattr(os, "O_DIRECT"):
+        return written
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
+        while written < len(data):
+            written += os.write(file, data[written:])
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:  # not on this file system, or not from this address in memory
+            raise
+    finally:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags)
+    return written
 
 
 def _make_directories(path: Path) -> None:

@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ from flybackup.sources.duckdb.source import DuckdbSource
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "duckdb"
 NAMES = sorted(path.name.removesuffix(".duckdb.gz") for path in FIXTURES.glob("*.duckdb.gz") if "encr" not in path.name)
 NewScratch = Callable[[], Path]
+COMMAND = Path(sys.executable).name
+"""What the processes that the rig starts are called."""
 
 
 @pytest.fixture
@@ -132,8 +135,8 @@ def test_an_open_database_is_captured_and_its_lock_stays(app: Path, new_scratch:
     ) as pid:
         streams, captured = capture(DuckdbSource(app), new_scratch())
         with app.open("rb") as file:
-            assert locks.writer_of(file.fileno()) == locks.Holder(pid, "python")
-    assert captured.facts.details["writer"] == f"process {pid} (python)"
+            assert locks.writer_of(file.fileno()) == locks.Holder(pid, COMMAND)
+    assert captured.facts.details["writer"] == f"process {pid} ({COMMAND})"
     assert rows(captured.facts)["main.numbers"] > 50000
     assert len(streams) == 2
     assert captured.warnings == ()
@@ -160,7 +163,7 @@ def test_the_duckdb_version_of_a_process_is_seen(app: Path) -> None:
 def test_restoring_over_a_database_in_use_names_the_process(app: Path, new_scratch: NewScratch) -> None:
     streams, _ = capture(DuckdbSource(app), new_scratch())
     before = app.read_bytes()
-    with holding(app) as pid, pytest.raises(RefusedError, match=rf"process {pid} \(python\)"):
+    with holding(app) as pid, pytest.raises(RefusedError, match=rf"process {pid} \({COMMAND}\)"):
         restore(streams, app, new_scratch(), RestoreOptions(replace=True))
     assert app.read_bytes() == before
 

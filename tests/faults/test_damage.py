@@ -245,3 +245,26 @@ def test_index_files_that_contradict_each_other_are_damage() -> None:
     problems = [damage.problem for damage in checked(repository).errors]
 
     assert any("contradicts another index file" in problem for problem in problems)
+
+
+def test_a_backup_stores_again_what_a_vanished_pack_held() -> None:
+    """A chunk counts as stored only when its pack lies there: else a new snapshot would need what nobody has."""
+    store = copy()
+    for key in keys("packs/"):
+        store.delete(key)
+    repository = repositories.open_with_passphrase(store, PASSPHRASE)
+
+    back_up(repository, BytesSource(DATA, Fixed(64 * 1024, 64 * 1024)), "app")
+
+    assert restored(repository, "app") == DATA
+
+
+def test_a_damaged_index_file_does_not_stop_a_backup_and_is_told() -> None:
+    store = copy()
+    change(store, keys("index/")[0], flip(1000))
+    repository = repositories.open_with_passphrase(store, PASSPHRASE)
+
+    snapshot = back_up(repository, BytesSource(DATA, Fixed(64 * 1024, 64 * 1024)), "app")
+
+    assert keys("index/")[0] in snapshot.warnings[0]
+    assert restored(repository, snapshot.id) == DATA

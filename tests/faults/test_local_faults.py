@@ -1,6 +1,8 @@
 """A directory whose disk is full, missing or forbidden, and writers that are killed."""
 
+import mmap
 import os
+import random
 import signal
 import stat
 import subprocess
@@ -250,3 +252,16 @@ def test_a_root_that_belongs_to_another_is_an_error_with_a_hint() -> None:
 
     assert hints == ["Give this user the right to read and write there."] * len(hints)
     assert len(hints) >= 2
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1, (5 << 20) + 4095])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_large_objects_written_past_the_cache_are_whole(tmp_path: Path, size: int, *, aligned: bool) -> None:
+    """O_DIRECT takes whole sectors from aligned memory; the rest of a pack, and other memory, goes the usual way."""
+    buffer = memoryview(mmap.mmap(-1, size + 1))[0 if aligned else 1 :][:size]
+    buffer[:] = random.Random(size).randbytes(size)
+    store = LocalStore(tmp_path)
+
+    store.put("packs/large", buffer)
+
+    assert store.get("packs/large") == bytes(buffer)

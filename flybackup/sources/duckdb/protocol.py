@@ -183,18 +183,18 @@ class RawCopy:
         for first, last in runs(self._given[:count] & ~data & ~used, block_bytes):
             extent = self._reader.zeros(view.size, first, last, block_bytes)
             yield kept.keep(extent, first, metadata[first:last], block_bytes)
-        for first, last in runs(~self._valid & (data | used), block_bytes):
-            try:
-                extent = self._reader.read(view.size, first, used[first:last], block_bytes)
-            except TornRunError as exc:
-                self._note_damage(exc.block, view)
-                return False
-            yield kept.keep(extent, first, metadata[first:last], block_bytes)
-            self._given[first:last] = True
-            self._valid[first:last] = used[first:last] & ~metadata[first:last]
-            if self._live.raw_header() != view.header.raw:
-                self._reason = "a checkpoint ended while blocks were copied"
-                return False
+        wanted = runs(~self._valid & (data | used), block_bytes)
+        try:
+            for first, last, extent in self._reader.read(view.size, wanted, used, block_bytes):
+                yield kept.keep(extent, first, metadata[first:last], block_bytes)
+                self._given[first:last] = True
+                self._valid[first:last] = used[first:last] & ~metadata[first:last]
+                if self._live.raw_header() != view.header.raw:
+                    self._reason = "a checkpoint ended while blocks were copied"
+                    return False
+        except TornRunError as exc:
+            self._note_damage(exc.block, view)
+            return False
         return True
 
     def _note_damage(self, block: int, view: View) -> None:

@@ -1,10 +1,13 @@
-"""Neighbouring blocks read together, into one buffer that is used again and again, and checked there."""
+"""Neighbouring blocks read together, one run ahead, into buffers that are used again and again, and checked there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
 import numpy as np
 
 from flybackup.chunking import Extent
+from flybackup.concurrency import ordered_map
 from flybackup.sources.duckdb.layout import MAX_BLOCK_BYTES, Mask, block_offset, holds, words_of
 from flybackup.sources.duckdb.live import REREADS, LiveFile
 
@@ -33,16 +36,28 @@ class RunReader:
 
     def __init__(self, live: LiveFile) -> None:
         self._live = live
-        self._buffer = memoryview(bytearray(RUN_BYTES))
+        self._buffers = cycle([memoryview(bytearray(RUN_BYTES)) for _ in range(2)])
         self._products = np.empty(MAX_BLOCK_BYTES // 8, np.uint64)
 
-    def read(self, size: int, first: int, used: Mask, block_bytes: int) -> Extent:
-        """Read the blocks from *first* on, one for each item of *used*, of a file that ends at *size*.
+    def read(
+        self, size: int, wanted: Iterable[tuple[int, int]], used: Mask, block_bytes: int
+    ) -> Iterator[tuple[int, int, Extent]]:
+        """Yield the runs *wanted* of a file that ends at *size*: first block, last block, what they hold.
 
-        Raise `TornRunError` when a used block is not whole. The buffer is used again by the next call.
+        While the consumer works on one, another thread reads and checks the next; the two buffers take turns. Raise
+        `TornRunError` when a block that *used* names is not whole.
         """
+
+        def read(run: tuple[int, int, memoryview]) -> tuple[int, int, Extent]:
+            first, last, buffer = run
+            return first, last, self._read(size, first, used[first:last], block_bytes, buffer)
+
+        with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+            yield from ordered_map(pool, read, ((*run, next(self._buffers)) for run in wanted), ahead=1)
+
+    def _read(self, size: int, first: int, used: Mask, block_bytes: int, buffer: memoryview) -> Extent:
         offset = block_offset(first, block_bytes)
-        view = self._buffer[: min(used.size * block_bytes, size - offset)]
+        view = buffer[: min(used.size * block_bytes, size - offset)]
         count = self._live.read_into(view, offset)
         view[count:] = bytes(len(view) - count)  # a free end was cut off meanwhile
         for index in np.flatnonzero(used):
@@ -53,7 +68,7 @@ class RunReader:
     def zeros(self, size: int, first: int, last: int, block_bytes: int) -> Extent:
         """Return zeros in place of blocks that were given and have become a hole."""
         offset = block_offset(first, block_bytes)
-        view = self._buffer[: min((last - first) * block_bytes, size - offset)]
+        view = next(self._buffers)[: min((last - first) * block_bytes, size - offset)]
         view[:] = bytes(len(view))
         return Extent(offset, view)
 
