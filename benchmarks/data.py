@@ -30,10 +30,10 @@ POSTGRES = """
 CREATE TABLE accounts (id bigint PRIMARY KEY, owner text, balance numeric(12, 2), opened timestamptz, secret bytea);
 INSERT INTO accounts SELECT i, 'owner ' || i, (i * 7919 % 1000000) / 100.0,
     timestamptz '2020-01-01' + i * interval '1 minute', decode(md5(i::text) || md5((i * 3)::text), 'hex')
-    FROM generate_series(1, {rows}) i;
+    FROM generate_series(1::bigint, {rows}) i;
 CREATE TABLE events (id bigserial PRIMARY KEY, account bigint, kind text, payload text);
 INSERT INTO events (account, kind, payload) SELECT i * 31 % {rows}, 'kind ' || i % 12, repeat(md5(i::text), 4)
-    FROM generate_series(1, {rows}) i;
+    FROM generate_series(1::bigint, {rows}) i;
 CREATE INDEX ON events (account);
 ANALYZE;
 """

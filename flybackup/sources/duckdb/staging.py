@@ -4,13 +4,17 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from flybackup.errors import SourceError
 from flybackup.sources import Stream
 from flybackup.sources.duckdb.wal import WAL_SUFFIXES, beside, logs_of
 
 PRIVATE_MODE = 0o600
+_FLUSH_BYTES = 64 << 20
 
 
 def staged_name(target: Path) -> Path:
@@ -59,20 +63,47 @@ def _write(stream: Stream, path: Path) -> int:
 def _write_extents(stream: Stream, fd: int, path: Path) -> int:
     """The extents' own errors are their source's and pass; those of writing become `SourceError`."""
     written, size = 0, stream.entry.size
-    for extent in stream.extents:
-        if not len(extent.data):
-            size = extent.offset
-        try:
-            _pwrite(fd, extent.data, extent.offset)
-        except OSError as exc:
-            raise _write_error(path, exc) from exc
-        written += len(extent.data)
+    with _Flushing(fd) as flushing:
+        for extent in stream.extents:
+            if not len(extent.data):
+                size = extent.offset
+            try:
+                _pwrite(fd, extent.data, extent.offset)
+                flushing.wrote(len(extent.data))
+            except OSError as exc:
+                raise _write_error(path, exc) from exc
+            written += len(extent.data)
     try:
         os.ftruncate(fd, size)
         os.fsync(fd)
     except OSError as exc:
         raise _write_error(path, exc) from exc
     return written
+
+
+class _Flushing:
+    """Flushes a file while it is being written, so that the disk does not wait for the end and memory does not fill."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._under_way: Future[None] | None = None
+        self._unflushed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._pool.shutdown(wait=True)
+
+    def wrote(self, count: int) -> None:
+        """Begin a flush every `_FLUSH_BYTES`. Raise `OSError` when the one before failed."""
+        self._unflushed += count
+        if self._unflushed >= _FLUSH_BYTES:
+            if self._under_way is not None:
+                self._under_way.result()
+            self._under_way = self._pool.submit(os.fdatasync, self._fd)
+            self._unflushed = 0
 
 
 def _pwrite(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
