@@ -1,4 +1,4 @@
-"""Which file may know what: read from the imports. See `docs/design.md`, "Rooms"."""
+"""Which file may know what: read from the imports. What is lower knows nothing of what is above it."""
 
 import ast
 from collections.abc import Iterator
