@@ -91,9 +91,19 @@ class Repository:
         With *there* (keys and sizes) only packs that it has are taken.
         """
         index = ChunkIndex()
-        packs = self._indexed_packs(damaged)
-        index.extend(p for p in packs if there is None or there.get(pack_key(PackId(p.id))) == p.size)
+        index.extend(pack for pack in self._indexed_packs(damaged) if there is None or _lies(pack, there))
         return index
+
+    def load_index_for_reading(self, damaged: list[IntegrityError]) -> ChunkIndex:
+        """Read every index file. A chunk that lies in several packs is found in one that is there, if any is."""
+        there = self.packs_there()
+        index = ChunkIndex()
+        index.extend(sorted(self._indexed_packs(damaged), key=lambda pack: not _lies(pack, there)))
+        return index
+
+    def packs_there(self) -> dict[str, int]:
+        """Return the packs that lie in the store, with their sizes. One request for a thousand packs."""
+        return {info.key: info.size for info in self.store.list("packs/")}
 
     def _indexed_packs(self, damaged: list[IntegrityError] | None) -> Iterator[IndexedPack]:
         for info in self.store.list("index/"):
@@ -150,6 +160,10 @@ class Repository:
             raise RefusedError("this is the last passphrase", hint="Add another one first: flybackup key add.")
         self.store.delete(found[0])
         return found[0]
+
+
+def _lies(pack: IndexedPack, there: Mapping[str, int]) -> bool:
+    return there.get(pack_key(PackId(pack.id))) == pack.size
 
 
 def parse_snapshot_key(key: str) -> tuple[datetime, SnapshotId]:

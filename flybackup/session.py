@@ -49,7 +49,9 @@ class Session:
         self.id = os.urandom(8).hex()
         self.started = self._announce()
         damaged: list[IntegrityError] = []
-        self.index = repository.load_index(damaged, there=self._packs_there())
+        # Only packs that lie there count: one that vanished, or that a thief of the write key pretends to be there,
+        # would else be found missing when it is needed.
+        self.index = repository.load_index(damaged, there=repository.packs_there())
         self.warnings = tuple(f"{exc}: chunks that only it knows were stored again" for exc in damaged)
         self._put = Conveyor(self._uploads, self._put_pack, self._note_put, ahead=UPLOADS - 1)
         self._unindexed: list[IndexedPack] = []
@@ -69,14 +71,6 @@ class Session:
         key = f"sessions/{self.id}/00000000"
         body = {"id": self.id, "started": self._clock.now()}
         return self._repository.store.put(key, seal_value(self._repository.write_key.metadata, key, body))
-
-    def _packs_there(self) -> dict[str, int]:
-        """Return the packs that lie in the store, with their sizes; only those may be counted on.
-
-        One that vanished, or that a thief of the write key only pretends to be there, would else be found missing when
-        it is needed. One request for a thousand packs.
-        """
-        return {info.key: info.size for info in self._repository.store.list("packs/")}
 
     def __enter__(self) -> Self:
         return self

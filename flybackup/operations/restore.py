@@ -45,7 +45,7 @@ def restore(
     facts = _wanted(snapshot.facts, request.options)
     options = replace(request.options, facts=snapshot.facts)
     damaged: list[IntegrityError] = []  # one rotten index file must not stand before data that needs it not
-    with Reader(repository, repository.load_index(damaged)) as reader:
+    with Reader(repository, repository.load_index_for_reading(damaged)) as reader:
         streams = _Streams(reader, snapshot, on_progress)
         if request.dry_run:
             compared, notes = _dry_run(streams)

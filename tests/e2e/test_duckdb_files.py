@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -553,3 +554,28 @@ def test_a_single_table_keeps_what_the_schema_says_of_it(tmp_path: Path, new_scr
     ]
     (ddl,) = run_duckdb(target, "SELECT 1", "SELECT sql FROM duckdb_tables() WHERE table_name = 'child'") or []
     assert all(word in str(ddl) for word in ("nextval", "FOREIGN KEY", "CHECK", "GENERATED", "ENUM"))
+
+
+@pytest.mark.parametrize("ran", ["checkpointed", "crashed"])
+def test_the_undo_works_after_the_application_ran(ran: str, app: Path, tmp_path: Path, new_scratch: NewScratch) -> None:
+    """It may have removed the restored log, or left one of its own; neither may meet the old database."""
+    target = tmp_path / "live" / "app.duckdb"
+    target.parent.mkdir()
+    restore(capture(DuckdbSource(app), new_scratch())[0], target, new_scratch(), RestoreOptions())
+    before = run_duckdb(target, "SELECT 1", "SELECT table_name FROM duckdb_tables() ORDER BY 1")
+    _, undo = restore(capture(DuckdbSource(app), new_scratch())[0], target, new_scratch(), RestoreOptions(replace=True))
+    crash = "os._exit(1)" if ran == "crashed" else "con.close()"
+    work = (
+        f"import os, duckdb\ncon = duckdb.connect({str(target)!r})\ncon.execute('CREATE TABLE since (i INT)')\n{crash}"
+    )
+    subprocess.run([sys.executable, "-c", work], check=False)
+
+    subprocess.run(["/bin/sh", "-c", undo.split(": ", 1)[1]], check=True)
+
+    assert run_duckdb(target, "SELECT 1", "SELECT table_name FROM duckdb_tables() ORDER BY 1") == before
+    assert subprocess.run(["/bin/sh", "-c", undo.split(": ", 1)[1]], check=False, capture_output=True).returncode != 0
+
+
+def test_single_tables_do_not_replace_a_whole_database(app: Path, new_scratch: NewScratch) -> None:
+    with pytest.raises(RefusedError, match="by a part of it"):
+        restore([], app, new_scratch(), RestoreOptions(replace=True, tables=["t"]))

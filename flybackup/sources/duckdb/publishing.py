@@ -25,6 +25,7 @@ from pathlib import Path
 
 from flybackup.errors import RefusedError, SourceError
 from flybackup.sources.duckdb.staging import family, sync_directory
+from flybackup.sources.duckdb.wal import WAL_SUFFIXES
 
 
 def publish(staged: Path, target: Path, now: datetime, *, replace: bool) -> tuple[str, ...]:
@@ -88,18 +89,15 @@ def _move(staged: Path, target: Path) -> None:
 
 
 def _sentences(target: Path, moved: dict[Path, Path]) -> tuple[str, ...]:
-    """The commands move the new files away database first and the old ones back database last, as `publish` did."""
+    """Say where the old content is, and the command that brings it back whatever logs there are by then.
+
+    The application may have run on the restored file since, and left a log or removed one.
+    """
     if not moved:
         return ()
-    where = moved.get(target) or next(iter(moved.values()))
-    undone = f"{target}.undone"
-    away = [_mv(path, Path(undone + path.name.removeprefix(target.name))) for path in reversed(family(target))]
-    back = [_mv(kept, path) for path, kept in moved.items()]
-    return (
-        f"What was at {target} is kept as {where}.",
-        f"To undo, with the application stopped: {' && '.join([*away, *back])}",
-    )
-
-
-def _mv(path: Path, to: Path) -> str:
-    return f"mv {shlex.quote(str(path))} {shlex.quote(str(to))}"
+    kept = moved.get(target) or next(iter(moved.values()))
+    kept = kept.with_name(kept.name.removesuffix(next((s for s in WAL_SUFFIXES if kept.name.endswith(s)), "")))
+    new, old, aside = (shlex.quote(str(path)) for path in (target, kept, kept.with_name(kept.name + ".undone")))
+    each = f'if [ -e {new}"$s" ]; then mv {new}"$s" {aside}/; fi; if [ -e {old}"$s" ]; then mv {old}"$s" {new}"$s"; fi'
+    undo = f"mkdir {aside} && for s in '' {' '.join(WAL_SUFFIXES)}; do {each}; done"
+    return (f"What was there is kept as {kept}", f"To undo, with the application stopped: {undo}")

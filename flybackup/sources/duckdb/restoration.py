@@ -83,6 +83,9 @@ def _refuse_taken(target: Path, options: RestoreOptions) -> None:
     if os.path.lexists(target) and not options.replace:
         hint = "Restore to another path, or say --replace: the old database is then kept aside."
         raise RefusedError(f"{target} exists", hint=hint)
+    if os.path.lexists(target) and options.tables:
+        hint = "Name a new file: it will hold those tables only. Copy them over with DuckDB, then."
+        raise RefusedError(f"--table would replace all of {target} by a part of it", hint=hint)
     refuse_in_use(target)
 
 
