@@ -25,8 +25,8 @@ class Extent(NamedTuple):
 
     A later extent replaces what an earlier one gave for the same place, so that a source which finds a block changed
     under its hands gives it again. What no extent covers is a hole and reads as zeros. An extent without data ends
-    the stream at its offset: what was given beyond is dropped, and a hole may stand before it. The buffer belongs to
-    the consumer until it asks for the next extent.
+    the stream at its offset: what was given beyond is dropped, and a hole may stand before it; at offset 0 the stream
+    begins anew. The buffer belongs to the consumer until it asks for the next extent.
     """
 
     offset: int
@@ -80,11 +80,11 @@ def manifest_chunks(multiplier: int) -> ContentDefined:
 def split(extents: Iterable[Extent], how: Fixed | ContentDefined) -> Iterator[Chunk]:
     """Cut *extents* into chunks. Holds at most two chunks of the largest size, and no reference to a past extent."""
     if isinstance(how, Fixed):
-        return _split_fixed(extents, how)
-    return _ContentSplitter(how).split(extents)
+        return split_fixed(extents, how)
+    return ContentSplitter(how).split(extents)
 
 
-def _split_fixed(extents: Iterable[Extent], how: Fixed) -> Iterator[Chunk]:
+def split_fixed(extents: Iterable[Extent], how: Fixed) -> Iterator[Chunk]:
     for offset, data in extents:
         view, start = memoryview(data), 0
         if offset % how.block != how.head % how.block and offset != 0 and view:
@@ -97,8 +97,8 @@ def _split_fixed(extents: Iterable[Extent], how: Fixed) -> Iterator[Chunk]:
             start += size
 
 
-class _ContentSplitter:
-    """Collects extents in one buffer of twice the largest chunk and cuts what it can."""
+class ContentSplitter:
+    """Collects extents in one buffer of twice the largest chunk and cuts what it can; one stream after another."""
 
     def __init__(self, how: ContentDefined) -> None:
         self._how = how
@@ -108,6 +108,7 @@ class _ContentSplitter:
         self._offset = 0  # of the buffer's first byte, in the stream
 
     def split(self, extents: Iterable[Extent]) -> Iterator[Chunk]:
+        self._filled = self._offset = 0
         for offset, data in extents:
             if offset != self._offset + self._filled:
                 yield from self._cut(final=True)

@@ -102,6 +102,15 @@ class ChunkIndex:
     def __contains__(self, name: ChunkId) -> bool:
         return self._find(name) is not None
 
+    def holds(self, ids: bytes) -> bool:
+        """Tell whether every one of many chunks (32 bytes each) is there, in a few calls for all of them."""
+        words = np.frombuffer(ids, dtype="<u8").reshape(-1, ID_BYTES // 8)
+        there = np.zeros(len(words), dtype=bool)
+        for run in self._runs:
+            at = np.minimum(run.high.searchsorted(words[:, 0]), len(run.high) - 1)
+            there |= (run.high[at] == words[:, 0]) & (run.low[at] == words[:, 1])
+        return all(ChunkId(words[at].tobytes()) in self for at in np.flatnonzero(~there).tolist())
+
     def add(self, pack: IndexedPack) -> None:
         """Add what a pack holds. A chunk that is there already may be found in either place."""
         high, low, places = self._columns(pack)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple, NewType
 
+import msgspec
+
 ChunkId = NewType("ChunkId", bytes)
 """Keyed BLAKE3-256 of a chunk's plaintext, 32 bytes."""
 
@@ -18,16 +20,24 @@ PackId = NewType("PackId", bytes)
 SnapshotId = NewType("SnapshotId", str)
 """Sixteen lowercase hexadecimal digits, random."""
 
-EntryKind = Literal["file", "directory", "symlink", "dump"]
+EntryKind = Literal[
+    "file", "directory", "symlink", "hardlink", "fifo", "socket", "character-device", "block-device", "dump"
+]
 Status = Literal["complete", "partial"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One file, database file or dump inside a snapshot.
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One file, directory, link, database file or dump inside a snapshot.
 
-    `path` is relative, slash-separated; for a database file its name, for a dump what it holds (`dump`, `globals`).
-    `size` is the plain size in bytes. `mode` is the permission bits, or None where there are none to keep.
+    `path` is relative, slash-separated; for a database file its name, for a dump what it holds (`dump`, `globals`). A
+    file name that is not UTF-8 stands there with escapes, and as it is in `raw_path`. `size` is in bytes. `mode` is the
+    permission bits (07777), or None where there are none to keep. `target` is where a symlink leads, and for a hard
+    link the raw path of the entry that it is another name of. `device` is a device's numbers (major, minor).
+
+    `digest` is the BLAKE3-256 of a file's content, for comparing a restored tree with. `inode` and `ctime_ns` let the
+    next capture know an unchanged file; both are missing when the file was too young for that. `database` names the
+    kind of source that captured this file of a volume; `part_of` the path of the database whose log it is. `torn`: it
+    changed under every try to read it.
     """
 
     path: str
@@ -35,6 +45,23 @@ class Entry:
     size: int = 0
     mode: int | None = None
     mtime_ns: int | None = None
+    raw_path: bytes | None = None
+    target: bytes | None = None
+    uid: int | None = None
+    gid: int | None = None
+    device: tuple[int, int] | None = None
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    digest: bytes | None = None
+    inode: int | None = None
+    ctime_ns: int | None = None
+    database: str | None = None
+    part_of: str | None = None
+    torn: bool = False
+
+    @property
+    def name(self) -> bytes:
+        """The path as the file system has it."""
+        return self.path.encode() if self.raw_path is None else self.raw_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +76,16 @@ class TableFacts:
 class Facts:
     """What was measured in the source's own snapshot.
 
-    `tables` is keyed `schema.table` (see `table_key`). `sequences` hold the last value: a restored one may not be
-    lower. `files` counts files of a volume. `engine` says what wrote the data ("DuckDB v2.0.0 …", "PostgreSQL 18.1").
-    `details` is what a restore may need to know, as text (client version, extensions, encoding).
+    `tables` is keyed `schema.table` (see `table_key`), in a volume `path:schema.table`. `sequences` hold the last
+    value: a restored one may not be lower. Of a volume, `files` counts the files, `file_bytes` sums their sizes, and
+    `tree_digest` (hexadecimal) is that of `tree.TreeTally`. `engine` says what wrote the data ("DuckDB v2.0.0 …",
+    "PostgreSQL 18.1"). `details` is what a restore may need to know, as text (client version, extensions, encoding).
     """
 
     tables: dict[str, TableFacts] = field(default_factory=dict)
     files: int | None = None
+    file_bytes: int | None = None
+    tree_digest: str | None = None
     engine: str = ""
     sequences: dict[str, int] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
@@ -80,8 +110,9 @@ class Snapshot:
     """The head of a snapshot: everything but its entries, which lie in the manifest.
 
     `time` is when the capture began, by the store's clock. `method` says how a consistent view was got, in the
-    source's words. `session` names the writing session that this commits. `manifest` lists the chunks (id, size)
-    of the manifest stream, in order.
+    source's words. `problems` say what is missing from a partial one, `anomalies` what was lost since the snapshot
+    before. `set_id` is common to the snapshots that were taken together. `session` names the writing session that this
+    commits. `manifest` lists the chunks (id, size) of the manifest stream, in order.
     """
 
     id: SnapshotId
@@ -94,6 +125,9 @@ class Snapshot:
     facts: Facts
     summary: Summary
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
+    set_id: str | None = None
     tool: str
     session: str
     manifest: tuple[tuple[bytes, int], ...]

@@ -6,13 +6,13 @@ that is being filled, so the bytes are moved once.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from threading import Lock
 from typing import NamedTuple
 
-from flybackup.chunking import ContentDefined, Extent, Fixed, split
+from flybackup.chunking import Chunk, ContentDefined, ContentSplitter, Extent, Fixed, split_fixed
 from flybackup.concurrency import Conveyor
 from flybackup.crypto import SALT_BYTES, chunk_id
 from flybackup.index import ChunkIndex, IndexedPack
@@ -90,13 +90,14 @@ class Packer:
         self._batch_bytes = 0
         self._sealing = Conveyor(pool, self._seal, self._sealed, ahead=WORKERS)
         self._lock = Lock()  # over the two below, which workers change when they reserve
+        self._splitter: tuple[ContentDefined, ContentSplitter] | None = None
         self._filling: OpenPack | None = None
         self._unfinished: deque[OpenPack] = deque()
         self.seen = self.new = self.bytes_new = 0
 
     def store(self, extents: Iterable[Extent], how: Fixed | ContentDefined) -> Refs:
         refs = Refs()
-        for offset, data in split(extents, how):
+        for offset, data in self._split(extents, how):
             if not data:
                 refs.end_at(offset)
                 continue
@@ -106,6 +107,13 @@ class Packer:
             if self._known.is_new(name):
                 self._add(name, bytes(data))
         return refs
+
+    def _split(self, extents: Iterable[Extent], how: Fixed | ContentDefined) -> Iterator[Chunk]:
+        if isinstance(how, Fixed):
+            return split_fixed(extents, how)
+        if self._splitter is None or self._splitter[0] != how:  # its buffer costs more than most files
+            self._splitter = how, ContentSplitter(how)
+        return self._splitter[1].split(extents)
 
     def _add(self, name: ChunkId, data: bytes) -> None:
         self._batch.append((name, data))

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import accumulate, chain, groupby, islice
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -16,8 +16,8 @@ from flybackup.concurrency import ordered_map
 from flybackup.crypto import ChunkCipher
 from flybackup.errors import IntegrityError, ObjectNotFoundError, StoreError
 from flybackup.index import ChunkIndex, Location
-from flybackup.manifest import ChunkRef, ManifestEntry, decode, in_a_row
-from flybackup.model import PackId, Snapshot
+from flybackup.manifest import ChunkRef, Kept, ManifestEntry, decode, in_a_row, kept
+from flybackup.model import Entry, PackId, Snapshot
 from flybackup.packing import ChunkRow, open_chunk, pack_key
 from flybackup.repository import Repository
 
@@ -28,6 +28,9 @@ GAP_BYTES = 128 * 1024
 WINDOW_BYTES = 32 * 1024 * 1024
 PART_BYTES = 512
 """What remembering a part costs: a forged manifest of one-byte chunks must not make windows of millions."""
+BATCH_CHUNKS = 64
+"""An entry of fewer chunks is read together with its neighbours."""
+KEPT_BATCH = 1024
 OPEN_BYTES = 2 * 1024 * 1024
 FETCHERS, FETCHES_AHEAD = 2, 1
 OPENERS = max(2, min(4, os.cpu_count() or 1))
@@ -110,6 +113,46 @@ class Reader:
         """Yield a snapshot's entries; needs the write key only. Raise `IntegrityError`."""
         return decode(extent.data for extent in self.extents(in_a_row(snapshot.manifest)))
 
+    def kept(self, snapshot: Snapshot) -> Iterator[Kept]:
+        """Yield a snapshot's entries whose chunks are all in the index, with their records. Raise `IntegrityError`."""
+        entries = kept(extent.data for extent in self.extents(in_a_row(snapshot.manifest)))
+        while batch := list(islice(entries, KEPT_BATCH)):
+            whole = self._index.holds(b"".join([each.ids for each in batch]))
+            yield from batch if whole else (each for each in batch if self._index.holds(each.ids))
+
+    def contents(self, entries: Iterable[ManifestEntry]) -> Iterator[tuple[Entry, Iterator[Extent]]]:
+        """Yield entries with their data, which is read before the next is asked for.
+
+        Small ones are fetched together, as if they were one: a window (`WINDOW_BYTES`) of them, or a few thousand.
+        """
+        batch: list[tuple[Entry, list[ChunkRef]]] = []
+        weight = 0
+        for entry, chunks in entries:
+            refs = list(islice(chunks, BATCH_CHUNKS))
+            small = len(refs) < BATCH_CHUNKS
+            if not small or weight >= WINDOW_BYTES:
+                yield from self._batch(batch)
+                batch, weight = [], 0
+            if small:
+                batch.append((entry, refs))
+                weight += entry.size + PART_BYTES * (1 + len(refs))
+            else:
+                yield entry, self.extents(chain(refs, chunks))
+        yield from self._batch(batch)
+
+    def _batch(self, batch: list[tuple[Entry, list[ChunkRef]]]) -> Iterator[tuple[Entry, Iterator[Extent]]]:
+        starts = list(accumulate((entry.size for entry, _ in batch), initial=0))
+        extents = self.extents(
+            ref._replace(offset=start + ref.offset)
+            for start, (_, refs) in zip(starts, batch, strict=False)
+            for ref in refs
+        )
+        for start, (entry, refs) in zip(starts, batch, strict=False):
+            data = _shifted(islice(extents, len(refs)), -start)
+            yield entry, data
+            for _ in data:  # what was not asked for must not become the next one's
+                pass
+
     def extents(self, refs: Iterable[ChunkRef]) -> Iterator[Extent]:
         """Yield the chunks' plaintext in the order of *refs*, which ascend.
 
@@ -169,6 +212,10 @@ class Reader:
         sealed = stored[place.offset - base : place.offset - base + place.length]
         row = ChunkRow(part.ref.id, place.offset, place.length, place.counter, place.encoding, part.ref.size)
         return Extent(part.ref.offset, open_chunk(ChunkCipher(secret, place.salt), row, sealed, id_key))
+
+
+def _shifted(extents: Iterable[Extent], by: int) -> Iterator[Extent]:
+    return (Extent(offset + by, data) for offset, data in extents)
 
 
 def _pieces(stored: memoryview, fetch: Fetch) -> Iterator[_Fetched]:

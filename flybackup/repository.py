@@ -114,11 +114,14 @@ class Repository:
                     raise
                 damaged.append(exc)
 
+    def snapshot_keys(self, source: str | None = None) -> list[str]:
+        """Return where the heads lie, per source ascending in time."""
+        prefix = "snapshots/" if source is None else f"snapshots/{self.write_key.source_key(source)}/"
+        return [info.key for info in self.store.list(prefix)]
+
     def snapshots(self, source: str | None = None) -> Iterator[Snapshot]:
         """Yield the heads of the snapshots, per source ascending in time. Raise `IntegrityError` for a damaged one."""
-        prefix = "snapshots/" if source is None else f"snapshots/{self.write_key.source_key(source)}/"
-        for info in self.store.list(prefix):
-            yield self.read_snapshot(info.key)
+        return map(self.read_snapshot, self.snapshot_keys(source))
 
     def read_snapshot(self, key: str) -> Snapshot:
         """Open the head at *key*. Raise `IntegrityError` when it is damaged, or another than its key says."""

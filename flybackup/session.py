@@ -31,6 +31,7 @@ from flybackup.packing import DATA, MANIFEST, OpenPack, pack_key
 from flybackup.repository import Repository
 
 UPLOADS = 2
+_PIECE_BYTES = 64 * 1024
 
 
 class Session:
@@ -143,8 +144,14 @@ class Session:
         self._index_due = self._clock.monotonic() + self._pace.index_every_seconds
 
 
-def _extents(blocks: Iterable[bytes]) -> Iterable[Extent]:
+def _extents(records: Iterable[bytes]) -> Iterable[Extent]:
+    """Join records, most of which are a hundred bytes, to pieces that are worth a turn."""
     offset = 0
-    for block in blocks:
-        yield Extent(offset, block)
-        offset += len(block)
+    piece = bytearray()
+    for record in records:
+        piece += record
+        if len(piece) >= _PIECE_BYTES:
+            yield Extent(offset, piece)
+            offset += len(piece)
+            piece = bytearray()
+    yield Extent(offset, piece)

@@ -17,18 +17,20 @@ from flybackup.config.urls import database_name, is_postgres_url, postgres_url, 
 from flybackup.config.values import (
     Addressing,
     AgentConfig,
+    CommandSourceConfig,
     Config,
     DuckdbSourceConfig,
     PostgresSourceConfig,
     RepositoryConfig,
     RetentionConfig,
     SourceConfig,
+    SqliteSourceConfig,
     Verify,
+    VolumeSourceConfig,
 )
 from flybackup.errors import ConfigError
 
 _LATER_TYPES = ("sqlite", "volume", "command")
-_TYPES = ("duckdb", "postgres", *_LATER_TYPES)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_REPOSITORY = (
     'repository.url: is missing; write url = "s3://BUCKET/PREFIX" or "file:///DIRECTORY" under [repository], '
@@ -141,19 +143,49 @@ def _sources(
 def _source(name: str, table: Table, variables: Variables) -> SourceConfig | None:
     if not _NAME.fullmatch(name):
         table.complain("", "a source's name is made of letters, digits, '.', '_' and '-', 64 at most")
-    kind = table.require("type", read.choice(*_TYPES), "")
+    kind = table.require("type", read.choice(*_KINDS), "")
     if kind in _LATER_TYPES:
         table.complain("type", f"{kind} is not in this version yet")
-    if kind not in {"duckdb", "postgres"}:
+    if kind not in _KINDS or kind in _LATER_TYPES:
         return None  # which of its other keys would be right is not known
-    common = _common(table)
-    source: SourceConfig
-    if kind == "duckdb":
-        source = DuckdbSourceConfig(path=table.require("path", read.path, Path()), **common)
-    else:
-        source = PostgresSourceConfig(url=_database_url(table, variables), **common)
+    source = _KINDS[kind](table, variables, _common(table))
     table.finish()
     return source
+
+
+def _duckdb(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
+    return DuckdbSourceConfig(path=table.require("path", read.path, Path()), **common)
+
+
+def _postgresql(table: Table, variables: Variables, common: dict[str, Any]) -> SourceConfig:
+    return PostgresSourceConfig(url=_database_url(table, variables), **common)
+
+
+def _sqlite(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
+    return SqliteSourceConfig(path=table.require("path", read.path, Path()), **common)
+
+
+def _volume(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
+    return VolumeSourceConfig(
+        path=table.require("path", read.path, Path()),
+        exclude=table.take("exclude", read.texts, ()),
+        one_file_system=table.take("one_file_system", read.flag, default=True),
+        **common,
+    )
+
+
+def _command(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
+    line = read.shell_line if table.take("shell", read.flag, default=False) else read.argv
+    return CommandSourceConfig(
+        dump=table.require("dump", line, ()),
+        restore=table.take("restore", line, ()),
+        count=table.take("count", line, ()),
+        timeout=table.take("timeout", read.duration, None),
+        **common,
+    )
+
+
+_KINDS = {"duckdb": _duckdb, "postgres": _postgresql, "sqlite": _sqlite, "volume": _volume, "command": _command}
 
 
 def _common(table: Table) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class Table:
             return self._expand(value)
         if isinstance(value, dict):
             return {key: self._expanded(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._expanded(inner) for inner in value]
         return value
 
 
@@ -114,6 +116,29 @@ def counts(value: Any) -> dict[str, int]:
     if not isinstance(value, dict):
         raise ValueError('must be a table of numbers, such as { "pre-deploy" = 10 }')  # noqa: TRY004 - see above
     return {key: count(inner) for key, inner in value.items()}
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {value!r}")  # noqa: TRY004 - see above
+    return value
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be an array of strings, not {_kind(value)}")  # noqa: TRY004 - see above
+    return tuple(map(text, value))
+
+
+def argv(value: Any) -> tuple[str, ...]:
+    """Read a program and its arguments. Arguments may be empty."""
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+        raise ValueError('must be an array of strings, such as ["mysqldump", "app"], or a string with shell = true')
+    return (text(value[0]), *value[1:])
+
+
+def shell_line(value: Any) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", text(value))
 
 
 def choice(*words: str) -> Callable[[Any], str]:

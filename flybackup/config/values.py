@@ -61,6 +61,34 @@ class PostgresSourceConfig(SourceConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SqliteSourceConfig(SourceConfig):
+    kind: ClassVar[str] = "sqlite"
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSourceConfig(SourceConfig):
+    """`exclude` are patterns as in a `.gitignore`. `one_file_system`: what is mounted inside is left out."""
+
+    kind: ClassVar[str] = "volume"
+    path: Path
+    exclude: tuple[str, ...] = ()
+    one_file_system: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSourceConfig(SourceConfig):
+    """Each command is a program and its arguments; `restore` and `count` may be empty. None is ended before `timeout`,
+    which is for each of them."""
+
+    kind: ClassVar[str] = "command"
+    dump: tuple[str, ...] = field(repr=False)
+    restore: tuple[str, ...] = field(default=(), repr=False)
+    count: tuple[str, ...] = field(default=(), repr=False)
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
     """`timezone` is an IANA name, None the system's; `token_file` holds the token that its HTTP interface asks for."""
 

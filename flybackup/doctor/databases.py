@@ -41,7 +41,7 @@ def _duckdb(name: str, path: Path, scratch: Path, clock: Clock) -> Iterator[Find
 
 
 def _versions(name: str, pid: int) -> Iterator[Finding]:
-    from flybackup.sources.duckdb.locks import duckdb_version_of  # noqa: PLC0415  likewise
+    from flybackup.sources.duckdb.version import duckdb_version_of  # noqa: PLC0415  likewise
 
     theirs, ours = duckdb_version_of(pid), version("duckdb")
     if theirs is not None and _numbers(theirs) > _numbers(ours):

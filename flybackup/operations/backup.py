@@ -1,19 +1,28 @@
 """Back up one source: capture, store, commit."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from flybackup import __version__
 from flybackup.chunking import Extent
 from flybackup.clock import Clock
-from flybackup.manifest import encode
+from flybackup.errors import IntegrityError
+from flybackup.manifest import Kept, encode
 from flybackup.model import OnProgress, Progress, Snapshot, SnapshotId, Summary
 from flybackup.packer import Pace
+from flybackup.packing import ID_BYTES
+from flybackup.reading import Reader
 from flybackup.repository import Repository
 from flybackup.session import Session
 from flybackup.sources import Source, Stream
 from flybackup.stores.counting import CountingStore
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,11 @@ def backup(
     counted = repository.with_store(counting)
     with Session(counted, clock, request.pace) as session:
         tally = _Tally(session, on_progress)
-        with source.capture(request.scratch) as capture:
+        before = _newest(counted, request.name)
+        with (
+            closing(_previous(session, counted, before, source.kind)) as previous,
+            source.capture(request.scratch, previous) as capture,
+        ):
             manifest = session.store_manifest(tally.records(capture.streams()))
             captured = capture.finish()
         session.flush()
@@ -49,17 +62,41 @@ def backup(
             kind=source.kind,
             time=session.started,
             tags=tuple(request.tags),
-            status="complete",
+            status="partial" if captured.problems else "complete",
             method=captured.method,
             facts=captured.facts,
             summary=tally.summary(counting.usage().total + 1, clock.monotonic() - begun),
             warnings=(*session.warnings, *captured.warnings),
+            problems=captured.problems,
             tool=f"flybackup {__version__}",
             session=session.id,
             manifest=manifest,
         )
         session.commit(snapshot)
     return snapshot
+
+
+def _newest(repository: Repository, source: str) -> Snapshot | None:
+    """Return the snapshot before this one; None when there is none that opens: a damaged head stops no backup."""
+    keys = repository.snapshot_keys(source)
+    try:
+        return repository.read_snapshot(max(keys)) if keys else None
+    except IntegrityError as exc:
+        _log.warning("backup.previous_damaged", extra={"subject": source, "problem": str(exc)})
+        return None
+
+
+def _previous(
+    session: Session, repository: Repository, before: Snapshot | None, kind: str
+) -> Generator[Kept, None, None]:
+    """Yield what the snapshot before holds, as far as it can be read: the rest is then captured anew."""
+    if before is None or before.kind != kind:
+        return
+    with Reader(repository, session.index) as reader:
+        try:
+            yield from reader.kept(before)
+        except IntegrityError as exc:
+            _log.warning("backup.previous_damaged", extra={"subject": before.source, "problem": str(exc)})
 
 
 class _Tally:
@@ -70,13 +107,21 @@ class _Tally:
         self._on_progress = on_progress
         self._entries = 0
         self._bytes_read = 0
+        self._chunks_kept = 0
 
     def records(self, streams: Iterator[Stream]) -> Iterator[bytes]:
         for stream in streams:
-            refs = self._session.store(self._counted(stream), stream.chunking)
-            size, chunks = refs.resolve()
             self._entries += 1
-            yield from encode(replace(stream.entry, size=size), chunks)
+            if stream.kept is not None:
+                self._chunks_kept += len(stream.kept.ids) // ID_BYTES
+                yield stream.kept.records
+            else:
+                yield from self._stored(stream)
+
+    def _stored(self, stream: Stream) -> Iterator[bytes]:
+        size, chunks = self._session.store(self._counted(stream), stream.chunking).resolve()
+        entry = stream.amended() if stream.amended is not None else stream.entry
+        return encode(entry if entry.size == size else msgspec.structs.replace(entry, size=size), chunks)
 
     def _counted(self, stream: Stream) -> Iterator[Extent]:
         before = self._bytes_read
@@ -93,7 +138,7 @@ class _Tally:
             bytes_read=self._bytes_read,
             bytes_new=session.bytes_new,
             bytes_stored=session.bytes_stored,
-            chunks=session.chunks,
+            chunks=session.chunks + self._chunks_kept,
             chunks_new=session.chunks_new,
             requests=requests,
             seconds=round(seconds, 3),

@@ -7,7 +7,7 @@ from pathlib import Path
 from flybackup.chunking import Extent
 from flybackup.clock import Clock
 from flybackup.errors import ConfigError, IntegrityError
-from flybackup.model import Facts, OnProgress, Progress, Snapshot, TableFacts
+from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot, TableFacts
 from flybackup.operations.verify import Comparison, RestoreReport, compare, has_checksums
 from flybackup.reading import Reader
 from flybackup.repository import Repository
@@ -76,9 +76,9 @@ def _finish(restoration: Restoration, facts: Facts, *, verify: bool) -> tuple[Co
 
 def _dry_run(streams: "_Streams") -> tuple[Comparison, tuple[str, ...]]:
     names = []
-    for stream in streams.read():
-        names.append(stream.entry.path)
-        streams.bytes += stream.entry.size
+    for entry in streams.entries():
+        names.append(entry.path)
+        streams.bytes += entry.size
     return Comparison((), None, ()), (f"Nothing was written. Would restore: {', '.join(names)}.",)
 
 
@@ -105,9 +105,12 @@ class _Streams:
         self._on_progress = on_progress
         self.bytes = 0
 
+    def entries(self) -> Iterator[Entry]:
+        return (entry for entry, _ in self._reader.entries(self._snapshot))
+
     def read(self) -> Iterator[Stream]:
-        for entry, chunks in self._reader.entries(self._snapshot):
-            yield Stream(entry, self._counted(self._reader.extents(chunks), entry.size))
+        for entry, extents in self._reader.contents(self._reader.entries(self._snapshot)):
+            yield Stream(entry, self._counted(extents, entry.size))
 
     def _counted(self, extents: Iterator[Extent], size: int) -> Iterator[Extent]:
         before = self.bytes

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import msgspec
+
 from flybackup.model import Entry, Facts, Snapshot
 from flybackup.operations.check import CheckReport
 from flybackup.operations.verify import RestoreReport
@@ -27,10 +29,13 @@ def snapshot_document(snapshot: Snapshot) -> Document:
         "time": snapshot.time.isoformat(),
         "tags": list(snapshot.tags),
         "status": snapshot.status,
+        "set": snapshot.set_id,
         "method": snapshot.method,
         "facts": _facts_document(snapshot.facts),
         "summary": asdict(snapshot.summary),
         "warnings": list(snapshot.warnings),
+        "problems": list(snapshot.problems),
+        "anomalies": list(snapshot.anomalies),
         "tool": snapshot.tool,
     }
 
@@ -39,6 +44,8 @@ def _facts_document(facts: Facts) -> Document:
     return {
         "tables": {name: asdict(table) for name, table in sorted(facts.tables.items())},
         "files": facts.files,
+        "file_bytes": facts.file_bytes,
+        "tree_digest": facts.tree_digest,
         "engine": facts.engine,
         "sequences": facts.sequences,
         "details": facts.details,
@@ -54,7 +61,22 @@ def snapshots_document(snapshots: Sequence[Snapshot]) -> Document:
 
 
 def show_document(snapshot: Snapshot, entries: Sequence[Entry]) -> Document:
-    return {**snapshot_document(snapshot), "entries": [asdict(entry) for entry in entries]}
+    return {**snapshot_document(snapshot), "entries": [_entry_document(entry) for entry in entries]}
+
+
+def _entry_document(entry: Entry) -> Document:
+    """Of the optional fields, those that say something. Bytes that are no UTF-8 are shown with escapes."""
+    said = msgspec.structs.asdict(entry)
+    if entry.digest is not None:
+        said["digest"] = entry.digest.hex()
+    always = {name: said.pop(name) for name in ("path", "kind", "size", "mode", "mtime_ns")}
+    return always | {name: _plain(value) for name, value in said.items() if value not in (None, False, ())}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def restore_document(report: RestoreReport) -> Document:

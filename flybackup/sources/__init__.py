@@ -5,13 +5,14 @@ when it is a target. So `restore(capture(x))` is proved without a repository (`t
 snapshot restores by its kind alone, without the configuration that made it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from flybackup.chunking import Extent, Fixed
+from flybackup.manifest import Kept
 from flybackup.model import Entry, Facts
 
 
@@ -19,21 +20,28 @@ class Stream(NamedTuple):
     """One entry and its bytes.
 
     `extents` is lazy and is read once, to its end, before the next stream is asked for. In a capture, `entry.size`
-    need not be right beforehand: the extents say. In a restore it is right, extents may come in any order, and holes
-    are not given. `chunking` None means content-defined.
+    need not be right beforehand: the extents say; and `amended`, asked after them, may return what the entry turned out
+    to be. In a restore `size` is right, extents may come in any order, and holes are not given. `chunking` None means
+    content-defined. `kept` says that the entry is the previous snapshot's, with its data: there are no extents.
     """
 
     entry: Entry
     extents: Iterator[Extent]
     chunking: Fixed | None = None
+    amended: Callable[[], Entry] | None = None
+    kept: Kept | None = None
 
 
 class Captured(NamedTuple):
-    """What a finished capture says of itself; becomes part of the snapshot's head."""
+    """What a finished capture says of itself; becomes part of the snapshot's head.
+
+    `problems` name what could not be captured as it should be: with any, the snapshot is partial.
+    """
 
     facts: Facts
     method: str
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class Capture(Protocol):
@@ -51,12 +59,14 @@ class Capture(Protocol):
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
     """`replace`: an existing target may be replaced, its old content kept aside. `tables`: only these (`schema.table`
-    or a bare table name); empty means all. `jobs`: how many connections or threads the target may be given.
-    `facts`: what the snapshot says it holds, so that a restore can be refused before it begins.
+    or a bare table name); empty means all. `only`: the entries that these patterns match, of a volume. `jobs`: how many
+    connections or threads the target may be given. `facts`: what the snapshot says it holds, so that a restore can be
+    refused before it begins.
     """
 
     replace: bool = False
     tables: Sequence[str] = ()
+    only: Sequence[str] = ()
     jobs: int = 1
     facts: Facts = field(default_factory=Facts)
 
@@ -84,10 +94,11 @@ class Source(Protocol):
     @property
     def kind(self) -> str: ...
 
-    def capture(self, scratch: Path) -> AbstractContextManager[Capture]:
+    def capture(self, scratch: Path, previous: Iterable[Kept] = ()) -> AbstractContextManager[Capture]:
         """Open a consistent view without stopping or blocking whoever uses the source.
 
-        *scratch* is an empty private directory (0700) that is removed afterwards; nothing else is written.
+        *scratch* is an empty private directory (0700) that is removed afterwards; nothing else is written. *previous*
+        is what the snapshot before holds and the store still has, in its order.
         """
         ...
 

@@ -26,12 +26,15 @@ from flybackup.clock import SystemClock
 from flybackup.errors import RefusedError, SourceError
 from flybackup.model import Facts
 from flybackup.sources import Captured, RestoreOptions, Stream
-from flybackup.sources.duckdb import locks, publishing, staging
 from flybackup.sources.duckdb.kept import KeptBlocks
 from flybackup.sources.duckdb.layout import HEADER_BYTES, block_offset, parse_header
 from flybackup.sources.duckdb.live import LiveFile
 from flybackup.sources.duckdb.protocol import RawCopy
 from flybackup.sources.duckdb.source import DuckdbSource
+from flybackup.sources.duckdb.version import duckdb_version_of
+from flybackup.sources.duckdb.wal import WAL_SUFFIXES
+from flybackup.sources.files import holders, publishing, staging
+from flybackup.sources.files.family import Family
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "duckdb"
 NAMES = sorted(path.name.removesuffix(".duckdb.gz") for path in FIXTURES.glob("*.duckdb.gz") if "encr" not in path.name)
@@ -136,7 +139,7 @@ def test_an_open_database_is_captured_and_its_lock_stays(app: Path, new_scratch:
     ) as pid:
         streams, captured = capture(DuckdbSource(app), new_scratch())
         with app.open("rb") as file:
-            assert locks.writer_of(file.fileno()) == locks.Holder(pid, COMMAND)
+            assert holders.writer_of(file.fileno()) == holders.Holder(pid, COMMAND)
     assert captured.facts.details["writer"] == f"process {pid} ({COMMAND})"
     assert rows(captured.facts)["main.numbers"] > 50000
     assert len(streams) == 2
@@ -157,8 +160,8 @@ def test_a_memory_mapped_database_is_captured_without_its_hole_of_256_gib(
 
 def test_the_duckdb_version_of_a_process_is_seen(app: Path) -> None:
     with holding(app) as pid:
-        assert locks.duckdb_version_of(pid) == duckdb.__version__
-    assert locks.duckdb_version_of(1 << 22) is None
+        assert duckdb_version_of(pid) == duckdb.__version__
+    assert duckdb_version_of(1 << 22) is None
 
 
 def test_restoring_over_a_database_in_use_names_the_process(app: Path, new_scratch: NewScratch) -> None:
@@ -290,20 +293,21 @@ def test_a_validation_that_always_crashes_is_an_error_that_names_the_signal(app:
 
 def capture_with_crashing_children(path: Path, scratch: Path, *, crashes: int) -> Captured:
     """Crash DuckDB's process in each of the first passes: a pass begins with the header."""
+    others = children_of_this_process()  # the servers that tests share
     with DuckdbSource(path).capture(scratch) as captured:
         for stream in captured.streams():
             for extent in stream.extents:
                 if extent.offset == 0 and len(extent.data) == HEADER_BYTES and crashes:
                     crashes -= 1
-                    for child in children_of_this_process():
+                    for child in children_of_this_process() - others:
                         os.kill(child, signal.SIGSEGV)
         return captured.finish()
 
 
-def children_of_this_process() -> list[int]:
-    found = []
+def children_of_this_process() -> set[int]:
+    found: set[int] = set()
     for thread in Path("/proc/self/task").iterdir():
-        found += [int(pid) for pid in (thread / "children").read_text().split()]
+        found.update(int(pid) for pid in (thread / "children").read_text().split())
     return found
 
 
@@ -450,7 +454,7 @@ def test_a_crash_between_any_two_steps_of_publishing_mixes_nothing(
 
     monkeypatch.setattr(publishing, "sync_directory", crash_when_used_up)
     with contextlib.suppress(CrashError):
-        publishing.publish(staged, target, SystemClock().now(), replace=True)
+        publishing.publish(Family(staged, WAL_SUFFIXES), target, SystemClock().now(), replace=True)
     files = {path.name: path.read_text() for path in tmp_path.iterdir()}
     at_target = files.get("t.duckdb"), files.get("t.duckdb.wal")
     assert at_target[0] is None or at_target in (("old", "old log"), ("new", "new log"))

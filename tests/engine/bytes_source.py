@@ -1,11 +1,12 @@
 """A source whose entries are byte strings in memory; it implements the protocol, so the engine cannot tell."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flybackup.chunking import Extent, Fixed
+from flybackup.manifest import Kept
 from flybackup.model import Entry, Facts, TableFacts
 from flybackup.sources import Captured, RestoreOptions, Stream
 
@@ -22,13 +23,13 @@ class BytesSource:
         return Facts(tables={f"main.{name}": TableFacts(rows=len(data)) for name, data in self.content.items()})
 
     @contextmanager
-    def capture(self, scratch: Path) -> Iterator["_Capture"]:
+    def capture(self, scratch: Path, previous: Iterable[Kept] = ()) -> Iterator["_Capture"]:
         yield _Capture(self)
 
     @contextmanager
     def restore(self, streams: Iterator[Stream], options: RestoreOptions, scratch: Path) -> Iterator["_Restoration"]:
         beside = {}
-        for entry, extents, _ in streams:
+        for entry, extents, *_ in streams:
             data = bytearray(entry.size)
             for offset, piece in extents:
                 data[offset : offset + len(piece)] = piece

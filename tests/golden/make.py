@@ -8,7 +8,7 @@ import json
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import duckdb
 from flybackup import repository as repositories
 from flybackup.chunking import Extent, Fixed
 from flybackup.clock import SystemClock
+from flybackup.manifest import Kept
 from flybackup.model import Entry, Facts, TableFacts
 from flybackup.operations.backup import BackupRequest, backup
 from flybackup.packer import Pace
@@ -37,7 +38,7 @@ class Everything:
     kind: str = "golden"
 
     @contextmanager
-    def capture(self, scratch: Path) -> Iterator["Everything"]:
+    def capture(self, scratch: Path, previous: Iterable[Kept] = ()) -> Iterator["Everything"]:
         yield self
 
     def streams(self) -> Iterator[Stream]:

@@ -374,7 +374,7 @@ def entries(repository: Repository, index: Index, snapshot: Mapping[str, Any]) -
             fields = record["entry"]
             optional = fields.get("size", 0), fields.get("mode"), fields.get("mtime_ns")
             found.append((Entry(fields["path"], fields["kind"], *optional), []))
-        else:
+        if "sizes" in record:
             found[-1][1].extend(run_extents(record))
     return found
 

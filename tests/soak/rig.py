@@ -23,7 +23,9 @@ from flybackup.packer import Pace
 from flybackup.repository import Repository
 from flybackup.sources import RestoreOptions
 from flybackup.sources.duckdb.source import DuckdbSource
-from flybackup.sources.duckdb.staging import write_streams
+from flybackup.sources.duckdb.wal import WAL_SUFFIXES
+from flybackup.sources.files.family import Family
+from flybackup.sources.files.staging import write_streams
 from soak.ledger import acknowledged
 
 _TESTS = Path(__file__).resolve().parent.parent
@@ -121,7 +123,7 @@ def capture_once(
                 streams = (
                     stream._replace(extents=_slowly(stream.extents, pause_seconds)) for stream in capture.streams()
                 )
-                write_streams(streams, copy)
+                write_streams(streams, Family(copy, WAL_SUFFIXES))
                 captured = capture.finish()
         except FlybackupError as exc:
             tally.gave_up.append(str(exc))

@@ -14,7 +14,6 @@ from typing import Self
 
 from flybackup.clock import Clock
 from flybackup.errors import SourceError
-from flybackup.sources.duckdb import locks
 from flybackup.sources.duckdb.layout import (
     HEADER_BYTES,
     BlockMap,
@@ -29,6 +28,7 @@ from flybackup.sources.duckdb.layout import (
     words_of,
 )
 from flybackup.sources.duckdb.wal import logs_of
+from flybackup.sources.files import holders
 
 REREADS = 8
 """How often a block that does not hold is read again at once: DuckDB is in the middle of writing it."""
@@ -78,8 +78,8 @@ class LiveFile:
             return False
         return (found.st_dev, found.st_ino) == (self.opened.st_dev, self.opened.st_ino)
 
-    def writer(self) -> locks.Holder | None:
-        return locks.writer_of(self.fd)
+    def writer(self) -> holders.Holder | None:
+        return holders.writer_of(self.fd)
 
     def raw_header(self) -> bytes:
         return os.pread(self.fd, HEADER_BYTES, 0)
@@ -142,7 +142,7 @@ def _where_its_logs_are(path: Path) -> Path:
 
 
 def _refuse_inside_application(path: Path) -> None:
-    if locks.locked_by_this_process(path):
+    if holders.locked_by_this_process(path):
         message = f"{path} is open in this very process; reading it here would drop DuckDB's lock on it"
         raise SourceError(message, hint="Run flybackup as a process of its own.")
 

@@ -26,9 +26,10 @@ from flybackup.errors import SourceError
 from flybackup.sources.duckdb.kept import KeptBlocks
 from flybackup.sources.duckdb.layout import HEADER_BYTES, BlockMap, Header, Mask, TornError, block_offset
 from flybackup.sources.duckdb.live import LiveFile
-from flybackup.sources.duckdb.locks import Holder, duckdb_version_of, network_filesystem_of
 from flybackup.sources.duckdb.runs import RunReader, TornRunError, runs
+from flybackup.sources.duckdb.version import duckdb_version_of
 from flybackup.sources.duckdb.walcopy import WalCopy, checkpoint_running, checkpoint_seen, copy_logs, still_begins
+from flybackup.sources.files.holders import Holder, network_filesystem_of
 
 Grade = Literal["clean", "clean-with-wal", "crash-image", "degraded"]
 

@@ -1,17 +1,21 @@
 """The DuckDB source: one database file, with the logs beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flybackup.clock import Clock, SystemClock
+from flybackup.manifest import Kept
 from flybackup.model import Facts
 from flybackup.sources import Capture, Restoration, RestoreOptions, Stream
-from flybackup.sources.duckdb import staging
 from flybackup.sources.duckdb.capture import DuckdbCapture
 from flybackup.sources.duckdb.live import LiveFile
-from flybackup.sources.duckdb.restoration import DuckdbRestoration, extract_tables, first_entry_mode, refuse_taken
+from flybackup.sources.duckdb.restoration import DuckdbRestoration, extract_tables, first_entry_mode
 from flybackup.sources.duckdb.validation import Validator
+from flybackup.sources.duckdb.wal import WAL_SUFFIXES
+from flybackup.sources.files import staging
+from flybackup.sources.files.family import Family
+from flybackup.sources.files.refusals import refuse_taken
 
 
 class DuckdbSource:
@@ -31,7 +35,11 @@ class DuckdbSource:
         self._clock = clock or SystemClock()
 
     @contextmanager
-    def capture(self, scratch: Path) -> Iterator[Capture]:
+    def capture(
+        self,
+        scratch: Path,
+        previous: Iterable[Kept] = (),  # noqa: ARG002  # of the seam; every block is read
+    ) -> Iterator[Capture]:
         """See `Source.capture`. Raises `SourceError` also while the streams are read."""
         with self._opened(scratch, checksums=self._checksums) as capture:
             yield capture
@@ -39,8 +47,8 @@ class DuckdbSource:
     @contextmanager
     def restore(self, streams: Iterator[Stream], options: RestoreOptions, scratch: Path) -> Iterator[Restoration]:
         """See `Source.restore`. The database comes back byte for byte, with its log; `tables` makes a new file."""
-        refuse_taken(self.path, options)
-        staged = staging.staged_name(self.path)
+        refuse_taken(Family(self.path, WAL_SUFFIXES), options)
+        staged = Family(staging.staged_name(self.path), WAL_SUFFIXES)
         modes: list[int | None] = []
         try:
             with Validator(scratch) as validator:
@@ -48,20 +56,20 @@ class DuckdbSource:
                 self._stage(first_entry_mode(streams, modes), staged, options, scratch, validator)
                 yield DuckdbRestoration(staged, self.path, modes[0], validator, self._clock, replace=options.replace)
         finally:
-            staging.remove(staged)
+            staged.remove()
 
     def _stage(
-        self, streams: Iterator[Stream], staged: Path, options: RestoreOptions, scratch: Path, validator: Validator
+        self, streams: Iterator[Stream], staged: Family, options: RestoreOptions, scratch: Path, validator: Validator
     ) -> None:
         if not options.tables:
             staging.write_streams(streams, staged)
             return
-        whole = scratch / "whole.duckdb"
+        whole = staged.at(scratch / "whole.duckdb")
         try:
             staging.write_streams(streams, whole)
-            extract_tables(whole, staged, options.tables, validator)
+            extract_tables(whole, staged.path, options.tables, validator)
         finally:
-            staging.remove(whole)
+            whole.remove()
 
     def probe(self, *, checksums: bool, scratch: Path) -> Facts:
         """Measure the file as it is now by capturing it into nothing: it may be in use."""

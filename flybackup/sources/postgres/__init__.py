@@ -1,10 +1,11 @@
 """PostgreSQL databases, 13 to 18: dump and row counts of one snapshot; restored beside, proved, then swapped in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from flybackup.clock import Clock, SystemClock
+from flybackup.manifest import Kept
 from flybackup.model import Facts
 from flybackup.sources import Capture, Restoration, RestoreOptions, Stream
 from flybackup.sources.postgres import capture, facts, restore
@@ -46,7 +47,11 @@ class PostgresSource:
     def kind(self) -> str:
         return "postgres"
 
-    def capture(self, scratch: Path) -> AbstractContextManager[Capture]:
+    def capture(
+        self,
+        scratch: Path,
+        previous: Iterable[Kept] = (),  # noqa: ARG002  # of the seam; pg_dump reads everything
+    ) -> AbstractContextManager[Capture]:
         return capture.capture(
             self.address,
             scratch,

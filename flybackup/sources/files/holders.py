@@ -1,12 +1,11 @@
 """Who holds a file: by its POSIX locks and by the open files of every process that /proc shows. Linux.
 
-DuckDB locks its file with `fcntl` (whole file; exclusive for writing, shared for READ_ONLY). Asking with F_GETLK takes
-no lock and disturbs none.
+DuckDB locks its whole file with `fcntl` (exclusive for writing, shared for READ_ONLY), SQLite some bytes far behind its
+data. Asking with F_GETLK takes no lock and disturbs none.
 """
 
 import fcntl
 import os
-import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,12 +27,12 @@ class Holder(NamedTuple):
 
 
 def writer_of(fd: int) -> Holder | None:
-    """Return the process that holds a write lock on the open file: a DuckDB that may write."""
+    """Return the process that holds a write lock on the open file: a database engine that may write."""
     return _lock_holder(fd, fcntl.F_RDLCK)
 
 
 def user_of(fd: int) -> Holder | None:
-    """Return a process that holds any lock on the open file: a DuckDB that reads or writes."""
+    """Return a process that holds any lock on the open file: a database engine that reads or writes."""
     return _lock_holder(fd, fcntl.F_WRLCK)
 
 
@@ -60,16 +59,6 @@ def locked_by_this_process(path: Path) -> bool:
         if same and "\nlock:" in _read(_PROC / "self" / "fdinfo" / link.name):
             return True
     return False
-
-
-def duckdb_version_of(pid: int) -> str | None:
-    """Return the version of the DuckDB wheel a Python process has loaded; None for any other process."""
-    maps = _read(_PROC / str(pid) / "maps")
-    for library in set(re.findall(r"(/.*duckdb[^/]*\.so)$", maps, re.MULTILINE)):
-        for parent in Path(library).parents[:2]:
-            for found in parent.glob("duckdb-*.dist-info"):
-                return found.name.removeprefix("duckdb-").removesuffix(".dist-info")
-    return None
 
 
 def network_filesystem_of(path: Path) -> str | None:

@@ -1,8 +1,8 @@
 """Putting a restored database in the place of another one, so that no crash between two steps mixes the two.
 
-DuckDB replays a log it finds beside a database, and files of 0.10 to 1.5 do not say which log is theirs: an old log
-beside a new database, or the reverse, is silently wrong. So the target's name never stands beside a foreign log, nor
-without its own:
+DuckDB replays a log it finds beside a database, and files of 0.10 to 1.5 do not say which log is theirs; SQLite rolls
+back a journal: an old one beside a new database, or the reverse, is silently wrong. So the target's name never stands
+beside a foreign log, nor without its own:
 
     step                                          a crash after it leaves
     1  link the old logs under the kept name      the old database, whole
@@ -24,48 +24,49 @@ from datetime import datetime
 from pathlib import Path
 
 from flybackup.errors import RefusedError, SourceError
-from flybackup.sources.duckdb.staging import family, sync_directory
-from flybackup.sources.duckdb.wal import WAL_SUFFIXES
+from flybackup.sources.files.family import Family
+from flybackup.sources.files.staging import sync_directory
 
 
-def publish(staged: Path, target: Path, now: datetime, *, replace: bool) -> tuple[str, ...]:
+def publish(staged: Family, target: Path, now: datetime, *, replace: bool) -> tuple[str, ...]:
     """Move *staged* and its logs to *target*. Return where the old content lies and the commands that undo it."""
     if os.path.lexists(target) and not replace:
         raise RefusedError(f"{target} has come to exist meanwhile", hint="Restore elsewhere, or say --replace.")
     try:
-        moved = _set_aside(target, _free_name(target, "before-restore", now))
+        moved = _set_aside(staged.at(target), _free_name(staged.at(target), "before-restore", now))
         _move(staged, target)
     except OSError as exc:
-        hint = f"Nothing was lost: look for {target.name}.before-restore-… and {staged.name} in {target.parent}."
+        hint = f"Nothing was lost: look for {target.name}.before-restore-… and {staged.path.name} in {target.parent}."
         raise SourceError(f"cannot move the restored database to {target}: {exc.strerror}", hint=hint) from exc
-    return _sentences(target, moved)
+    return _sentences(staged.at(target), moved)
 
 
-def leave_aside(staged: Path, target: Path, now: datetime) -> Path:
+def leave_aside(staged: Family, target: Path, now: datetime) -> Path:
     """Move *staged* to a name beside *target* that says it is not verified, and return that."""
-    aside = _free_name(target, "unverified", now)
+    aside = _free_name(staged.at(target), "unverified", now)
     _move(staged, aside)
     return aside
 
 
-def _free_name(target: Path, why: str, now: datetime) -> Path:
-    name = target.with_name(f"{target.name}.{why}-{now:%Y%m%dT%H%M%SZ}")
-    return name.with_name(f"{name.name}-{secrets.token_hex(3)}") if family(name) else name
+def _free_name(target: Family, why: str, now: datetime) -> Path:
+    name = target.path.with_name(f"{target.path.name}.{why}-{now:%Y%m%dT%H%M%SZ}")
+    return name.with_name(f"{name.name}-{secrets.token_hex(3)}") if target.at(name).members() else name
 
 
-def _set_aside(target: Path, kept: Path) -> dict[Path, Path]:
+def _set_aside(target: Family, kept: Path) -> dict[Path, Path]:
     """Steps 1 to 3. Return old path → kept path."""
-    moved = {path: kept.with_name(kept.name + path.name.removeprefix(target.name)) for path in family(target)}
-    logs = [path for path in moved if path != target]
+    name, directory = target.path.name, target.path.parent
+    moved = {path: kept.with_name(kept.name + path.name.removeprefix(name)) for path in target.members()}
+    logs = target.companions()
     for path in logs:
         _link_or_copy(path, moved[path])
-    sync_directory(target.parent)
-    if target in moved:
-        target.rename(moved[target])
-        sync_directory(target.parent)
+    sync_directory(directory)
+    if target.path in moved:
+        target.path.rename(moved[target.path])
+        sync_directory(directory)
     for path in logs:
         path.unlink()
-    sync_directory(target.parent)
+    sync_directory(directory)
     return moved
 
 
@@ -81,23 +82,23 @@ def _link_or_copy(path: Path, kept: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _move(staged: Path, target: Path) -> None:
+def _move(staged: Family, target: Path) -> None:
     """Steps 4 and 5: the logs first."""
-    for path in family(staged):
-        path.rename(target.with_name(target.name + path.name.removeprefix(staged.name)))
+    for path in staged.members():
+        path.rename(target.with_name(target.name + path.name.removeprefix(staged.path.name)))
         sync_directory(target.parent)
 
 
-def _sentences(target: Path, moved: dict[Path, Path]) -> tuple[str, ...]:
+def _sentences(target: Family, moved: dict[Path, Path]) -> tuple[str, ...]:
     """Say where the old content is, and the command that brings it back whatever logs there are by then.
 
     The application may have run on the restored file since, and left a log or removed one.
     """
     if not moved:
         return ()
-    kept = moved.get(target) or next(iter(moved.values()))
-    kept = kept.with_name(kept.name.removesuffix(next((s for s in WAL_SUFFIXES if kept.name.endswith(s)), "")))
-    new, old, aside = (shlex.quote(str(path)) for path in (target, kept, kept.with_name(kept.name + ".undone")))
+    old_path, kept = next(reversed(moved.items()))
+    kept = kept.with_name(kept.name.removesuffix(old_path.name.removeprefix(target.path.name)))
+    new, old, aside = (shlex.quote(str(path)) for path in (target.path, kept, kept.with_name(kept.name + ".undone")))
     each = f'if [ -e {new}"$s" ]; then mv {new}"$s" {aside}/; fi; if [ -e {old}"$s" ]; then mv {old}"$s" {new}"$s"; fi'
-    undo = f"mkdir {aside} && for s in '' {' '.join(WAL_SUFFIXES)}; do {each}; done"
+    undo = f"mkdir {aside} && for s in '' {' '.join(target.suffixes)}; do {each}; done"
     return (f"What was there is kept as {kept}", f"To undo, with the application stopped: {undo}")

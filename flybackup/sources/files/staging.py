@@ -11,7 +11,7 @@ from typing import Self
 
 from flybackup.errors import SourceError
 from flybackup.sources import Stream
-from flybackup.sources.duckdb.wal import WAL_SUFFIXES, beside, logs_of
+from flybackup.sources.files.family import Family
 
 PRIVATE_MODE = 0o600
 _FLUSH_BYTES = 64 << 20
@@ -21,29 +21,19 @@ def staged_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.restoring-{secrets.token_hex(8)}")
 
 
-def family(database: Path) -> list[Path]:
-    """Return every file that belongs to *database* and exists, the database itself last."""
-    return [*logs_of(database), *([database] if os.path.lexists(database) else [])]
+def write_streams(streams: Iterator[Stream], database: Family) -> int:
+    """Write the database and its companions to *database* and the names that follow from it. Return the bytes written.
 
-
-def remove(database: Path) -> None:
-    for path in family(database):
-        path.unlink(missing_ok=True)
-
-
-def write_streams(streams: Iterator[Stream], database: Path) -> int:
-    """Write the database and its logs to *database* and the names that follow from it. Return the bytes written.
-
-    The first stream is the database, whatever it is called; the others are its logs. Raise `SourceError`.
+    The first stream is the database, whatever it is called; the others are its companions. Raise `SourceError`.
     """
     written = 0
     name: str | None = None
     for stream in streams:
         name = name or stream.entry.path
         suffix = stream.entry.path.removeprefix(name)
-        if not stream.entry.path.startswith(name) or suffix not in ("", *WAL_SUFFIXES):
-            raise SourceError(f"a DuckDB snapshot holds no such entry: {stream.entry.path!r}")
-        written += _write(stream, beside(database, suffix))
+        if not stream.entry.path.startswith(name) or suffix not in ("", *database.suffixes):
+            raise SourceError(f"a snapshot of this kind holds no such entry: {stream.entry.path!r}")
+        written += _write(stream, database.beside(suffix))
     if name is None:
         raise SourceError("the snapshot holds no database file", hint="Choose another snapshot.")
     return written
