@@ -16,7 +16,7 @@ ROOT = Path(flybackup.__file__).parent
 LEVELS = (
     "errors model chunking compression crypto envelope keys packing manifest allocator patterns tree subtree",
     "clock concurrency stores sources",
-    "index packer session repository reading",
+    "index packer session shared repository reading",
     "operations",
     "config logs",
     "app demo doctor report",

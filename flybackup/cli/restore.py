@@ -22,11 +22,21 @@ from flybackup.sources import RestoreOptions
 @click.command(cls=Command)
 @click.argument("snapshot")
 @click.option(
-    "--to", "target", metavar="TARGET", required=True, help="A file for duckdb; a postgresql:// URL for postgres."
+    "--to",
+    "target",
+    metavar="TARGET",
+    required=True,
+    help="A file for duckdb, a directory for volume, a URL for postgres.",
 )
 @click.option("--replace", is_flag=True, help="Replace what is there; it is kept aside.")
 @click.option(
     "--table", "tables", metavar="NAME", multiple=True, help="Only this table (schema.table); may be repeated."
+)
+@click.option(
+    "--only",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only this of a volume, as in a .gitignore; may be repeated.",
 )
 @click.option(
     "--jobs", metavar="N", type=click.IntRange(1, 64), default=1, help="Connections or threads the target gets [1]."
@@ -41,6 +51,7 @@ def restore(
     target: str,
     replace: bool,
     tables: Sequence[str],
+    only: Sequence[str],
     jobs: int,
     dry_run: bool,
     verify: bool,
@@ -55,7 +66,7 @@ def restore(
     found = select(repository, snapshot, timezone=context.zone)
     target = absolute(target)
     place = source_at(found.kind, target)
-    options = RestoreOptions(replace=replace, tables=tables, jobs=jobs)
+    options = RestoreOptions(replace=replace, tables=tables, only=only, jobs=jobs)
     with (
         context.scratch() as scratch,
         progress("restore", found.source, quiet=context.options.quiet) as on_progress,

@@ -7,11 +7,14 @@ from pathlib import Path
 from flybackup.chunking import Extent
 from flybackup.clock import Clock
 from flybackup.errors import ConfigError, IntegrityError
-from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot, TableFacts
+from flybackup.manifest import ManifestEntry
+from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot
 from flybackup.operations.verify import Comparison, RestoreReport, compare, has_checksums
 from flybackup.reading import Reader
 from flybackup.repository import Repository
 from flybackup.sources import Restoration, RestoreOptions, Source, Stream
+from flybackup.subtree import Subtree, database_of, is_volume, named_tables
+from flybackup.tree import TreeTally
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,16 @@ def restore(
     """
     begun = clock.monotonic()
     repository.require_master("restoring")
-    facts = _wanted(snapshot.facts, request.options)
+    facts = wanted(snapshot.facts, request.options)
     options = replace(request.options, facts=snapshot.facts)
     damaged: list[IntegrityError] = []  # one rotten index file must not stand before data that needs it not
     with Reader(repository, repository.load_index_for_reading(damaged)) as reader:
-        streams = _Streams(reader, snapshot, on_progress)
+        streams = _Streams(reader, snapshot, options, on_progress)
         if request.dry_run:
             compared, notes = _dry_run(streams)
         else:
             with source.restore(streams.read(), options, request.scratch) as restoration:
-                compared, notes = _finish(restoration, facts, verify=request.verify)
+                compared, notes = _finish(restoration, streams.expected(facts), verify=request.verify)
     return RestoreReport(
         snapshot=snapshot.id,
         target=request.target,
@@ -82,35 +85,64 @@ def _dry_run(streams: "_Streams") -> tuple[Comparison, tuple[str, ...]]:
     return Comparison((), None, ()), (f"Nothing was written. Would restore: {', '.join(names)}.",)
 
 
-def _wanted(facts: Facts, options: RestoreOptions) -> Facts:
+def wanted(facts: Facts, options: RestoreOptions) -> Facts:
     """Return the facts of the tables asked for. Raise `ConfigError` for a table the snapshot does not have."""
+    if options.only and not is_volume(facts):
+        raise ConfigError("--only takes entries of a volume, and this is none", hint="--table takes single tables.")
     if not options.tables:
         return facts
-    found: dict[str, TableFacts] = {}
-    for wanted in options.tables:
-        names = [name for name in facts.tables if wanted in (name, name.partition(".")[2])]
-        if len(names) != 1:
-            known = ", ".join(sorted(facts.tables)) or "none"
-            raise ConfigError(f"{len(names)} tables match {wanted!r}", hint=f"The snapshot has: {known}.")
-        found[names[0]] = facts.tables[names[0]]
-    return replace(facts, tables=found, sequences={})
+    tables = {name: facts.tables[name] for name in named_tables(options.tables, facts)}
+    return replace(facts, tables=tables, sequences={}, files=None, file_bytes=None, tree_digest=None)
 
 
 class _Streams:
-    """The entries of a snapshot as streams, counted."""
+    """The entries of a snapshot that are asked for, as streams, counted."""
 
-    def __init__(self, reader: Reader, snapshot: Snapshot, on_progress: OnProgress) -> None:
+    def __init__(self, reader: Reader, snapshot: Snapshot, options: RestoreOptions, on_progress: OnProgress) -> None:
         self._reader = reader
         self._snapshot = snapshot
+        self._options = options
         self._on_progress = on_progress
+        self._tree = TreeTally()
+        self._databases: set[str] = set()
         self.bytes = 0
 
     def entries(self) -> Iterator[Entry]:
-        return (entry for entry, _ in self._reader.entries(self._snapshot))
+        return (entry for entry, _ in self._chosen())
 
     def read(self) -> Iterator[Stream]:
-        for entry, extents in self._reader.contents(self._reader.entries(self._snapshot)):
+        for entry, extents in self._reader.contents(self._chosen()):
             yield Stream(entry, self._counted(extents, entry.size))
+
+    def expected(self, facts: Facts) -> Facts:
+        """Return what of *facts* has to be in the target, after `read`: of a part of a volume, that part's."""
+        if not self._options.only:
+            return facts
+        tables = {name: table for name, table in facts.tables.items() if database_of(name, facts) in self._databases}
+        tree = self._tree.facts()
+        return replace(facts, tables=tables, files=tree.files, file_bytes=tree.file_bytes, tree_digest=tree.tree_digest)
+
+    def _chosen(self) -> Iterator[ManifestEntry]:
+        options, facts = self._options, self._snapshot.facts
+        if options.only:
+            return self._counted_part()
+        entries = self._reader.entries(self._snapshot)
+        if not (options.tables and is_volume(facts)):
+            return entries
+        databases = {database_of(name, facts) for name in wanted(facts, options).tables}
+        return (each for each in entries if (each.entry.part_of or each.entry.path) in databases)
+
+    def _counted_part(self) -> Iterator[ManifestEntry]:
+        any_file = False
+        for each in Subtree(self._options.only, lambda: self._reader.entries(self._snapshot)).read():
+            any_file = any_file or each.entry.kind != "directory"
+            self._tree.add(each.entry)
+            if each.entry.database is not None:
+                self._databases.add(each.entry.path)
+            yield each
+        if not any_file:
+            patterns = ", ".join(self._options.only)
+            raise ConfigError(f"no file of the snapshot matches {patterns}", hint="'flybackup show' lists its entries.")
 
     def _counted(self, extents: Iterator[Extent], size: int) -> Iterator[Extent]:
         before = self.bytes

@@ -112,7 +112,7 @@ class VolumeCapture:
     def _other(self, found: Found) -> Iterator[Stream]:
         place = place_of(found)
         try:
-            target = os.fsencode(os.readlink(place)) if kind_of(found.status) == "symlink" else None
+            target = _target(place) if kind_of(found.status) == "symlink" else None
         except OSError as exc:
             self._lost(found, exc)
             return
@@ -121,9 +121,10 @@ class VolumeCapture:
     def _file(self, found: Found) -> Iterator[Stream]:
         try:
             with Content(found.name, found.parent) as content:
-                kind = recognise(self._kinds, content.head(HEAD_BYTES)) if content.status.st_size else None
-                if kind is None:
-                    yield self._content(found, content)
+                whole = content.whole()
+                head = content.head(HEAD_BYTES) if whole is None else whole[:HEAD_BYTES]
+                if (kind := recognise(self._kinds, head)) is None:
+                    yield self._content(found, content, whole)
                     self._note_content(found.path, content)
                     return
                 entry = self._entry(found, content)
@@ -138,12 +139,11 @@ class VolumeCapture:
         if not isinstance(exc, FileNotFoundError):
             self.note_problem(found.path, f"cannot be read: {exc.strerror}")
 
-    def _content(self, found: Found, content: Content) -> Stream:
-        data = content.whole()
+    def _content(self, found: Found, content: Content, data: bytes | None) -> Stream:
         if data is not None:
             entry = self._entry(found, content)
             self._tally.add(entry)
-            return Stream(entry, iter((Extent(0, data),) if data else _NOTHING))
+            return Stream(entry, iter((Extent(0, data),) if data else _NOTHING), whole=data)
         return Stream(self._entry(found, content), content.extents(), amended=self._amended(found, content))
 
     def _amended(self, found: Found, content: Content) -> Callable[[], Entry]:
@@ -182,3 +182,7 @@ class VolumeCapture:
             self._methods[path] = f"{capture.entry.database}: {capture.captured.method}"
             self.warnings += [f"{path}: {warning}" for warning in capture.captured.warnings]
             self.problems += [f"{path}: {problem}" for problem in capture.captured.problems]
+
+
+def _target(place: str) -> bytes:
+    return os.fsencode(os.readlink(place))  # noqa: PTH115  # a Path would tidy up what the link says

@@ -18,10 +18,10 @@ import msgspec
 from flybackup.chunking import Extent, Fixed
 from flybackup.errors import SourceError
 from flybackup.model import Entry, Facts
-from flybackup.sources import Captured, Source, Stream
+from flybackup.sources import Captured, RestoreOptions, Source, Stream
 from flybackup.sources.volume.content import Content
 from flybackup.sources.volume.entries import entry_of, xattrs_of
-from flybackup.sources.volume.paths import raw, shown
+from flybackup.sources.volume.paths import checked, raw, shown
 from flybackup.sources.volume.walking import Found
 
 HEAD_BYTES = 16
@@ -145,6 +145,27 @@ def _in_blocks(fd: int, chunking: Fixed | None) -> Iterator[Extent]:
         yield Extent(at, data)
         at, size = at + len(data), chunking.block if chunking else size
     yield Extent(at, b"")
+
+
+def restore_tables(
+    kind: DatabaseKind, path: str, streams: Iterator[Stream], *, tree: Path, options: RestoreOptions, scratch: Path
+) -> None:
+    """Make the database at *path* of a volume anew below *tree*, with *tables* of it (keys of the volume's facts)."""
+    prefix = f"{path}:"
+    facts = {name.removeprefix(prefix): each for name, each in options.facts.tables.items() if name.startswith(prefix)}
+    tables = [name.removeprefix(prefix) for name in options.tables if name.startswith(prefix)]
+    target = tree.joinpath(*map(os.fsdecode, checked(path.encode())))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    inner = RestoreOptions(tables=tables, facts=replace(options.facts, tables=facts))
+    with private(scratch) as directory, kind.open(target).restore(_named(streams), inner, directory) as restoration:
+        restoration.publish()
+
+
+def _named(streams: Iterator[Stream]) -> Iterator[Stream]:
+    """Give entries the names they have in a snapshot of the database alone."""
+    for stream in streams:
+        path = stream.entry.path.rpartition("/")[2]
+        yield stream._replace(entry=msgspec.structs.replace(stream.entry, path=path, raw_path=None))
 
 
 @contextmanager

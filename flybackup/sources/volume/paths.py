@@ -4,6 +4,8 @@ from flybackup.errors import RefusedError
 from flybackup.model import Entry
 
 ROOT = b"."
+OWN_PREFIX = ".flybackup-restore"
+"""How names at a volume's root begin under which a restore keeps what is not in place yet, or was: never captured."""
 
 
 def order(path: bytes) -> bytes:
@@ -38,7 +40,7 @@ def checked(path: bytes) -> list[bytes]:
     if path == ROOT:
         return []
     names = path.split(b"/")
-    if any(name in (b"", b".", b"..") or b"\0" in name for name in names):
+    if names[0].startswith(OWN_PREFIX.encode()) or any(name in (b"", b".", b"..") or b"\0" in name for name in names):
         raise RefusedError(
             f"the snapshot names {shown(path)!r}, which does not lead into the target",
             hint="It was not written by flybackup. Restore another snapshot, and ask who has the write key.",

@@ -2,8 +2,8 @@
 
 Beside the target, where that is possible: the tree is then renamed to it in one step.
 
-A mount point (a Fly volume's `/data`) cannot be renamed, and what is beside it lies on another file system. There the tree
-is made inside, under a name that no capture takes, and its entries are moved up:
+A mount point (a Fly volume's `/data`) cannot be renamed, and what is beside it lies on another file system. There the
+tree is made inside, under a name that no capture takes, and its entries are moved up:
 
     step                                                        a kill after it leaves
     1  staged tree renamed to `….clearing-S`                    the old entries, all or some of them
@@ -31,7 +31,7 @@ from flybackup.errors import RefusedError, SourceError
 from flybackup.sources import RestoreOptions
 from flybackup.sources.files import holders
 from flybackup.sources.files.staging import sync_directory
-from flybackup.sources.volume.walking import OWN_PREFIX
+from flybackup.sources.volume.paths import OWN_PREFIX
 
 _LEFT_ALONE = "lost+found"
 _STAGED, _CLEARING, _FILLING, _OLD = (f"{OWN_PREFIX}-{state}-" for state in ("staged", "clearing", "filling", "old"))

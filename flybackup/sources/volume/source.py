@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
 
 from flybackup.clock import Clock, SystemClock
@@ -11,11 +13,13 @@ from flybackup.manifest import Kept
 from flybackup.model import Facts
 from flybackup.sources import Capture, Restoration, RestoreOptions, Stream
 from flybackup.sources.volume import placing
+from flybackup.sources.volume.attributes import Shortfalls
 from flybackup.sources.volume.capture import VolumeCapture
-from flybackup.sources.volume.databases import DatabaseKind
+from flybackup.sources.volume.databases import DatabaseKind, restore_tables
 from flybackup.sources.volume.entries import YOUNG_NS
 from flybackup.sources.volume.restoration import VolumeRestoration, write_tree
 from flybackup.sources.volume.walking import Walk
+from flybackup.subtree import database_of, named_tables
 
 Kinds = Callable[[bool], Sequence[DatabaseKind]]
 """Gives the kinds of databases that are recognised; told whether their contents are to be digested."""
@@ -47,12 +51,24 @@ class VolumeSource:
         target = placing.target_at(self.path)
         placing.refuse_taken(target, options)
         with placing.staged(target) as (tree, fd):
-            shortfalls = write_tree(streams, fd)
+            shortfalls = self._tables(streams, tree, options, scratch) if options.tables else write_tree(streams, fd)
 
             def measure(path: Path, checksums: bool) -> Facts:
                 return self._measured(path, checksums, scratch)
 
             yield VolumeRestoration(tree, target, shortfalls, measure, self._clock.now(), replace=options.replace)
+
+    def _tables(self, streams: Iterator[Stream], tree: Path, options: RestoreOptions, scratch: Path) -> Shortfalls:
+        """Make files of single tables below *tree*, each by its database's own kind."""
+        options = replace(options, tables=named_tables(options.tables, options.facts))
+        databases = {database_of(table, options.facts) for table in options.tables}
+        kinds = {kind.kind: kind for kind in self._kinds(False)}
+        for path, group in groupby(streams, key=lambda stream: stream.entry.part_of or stream.entry.path):
+            if path in databases:
+                first, parts = _first_of(group)
+                kind = kinds[first.entry.database or ""]
+                restore_tables(kind, path, parts, tree=tree, options=options, scratch=scratch)
+        return Shortfalls()
 
     def probe(self, *, checksums: bool, scratch: Path) -> Facts:
         """Measure the whole tree, with nothing left out, by capturing it into nothing."""
@@ -82,3 +98,8 @@ class VolumeSource:
             yield VolumeCapture(root, path, scratch, walk=walk, kinds=kinds, previous=previous, old_ns=old_ns)
         finally:
             os.close(root)
+
+
+def _first_of(streams: Iterator[Stream]) -> tuple[Stream, Iterator[Stream]]:
+    first = next(streams)
+    return first, chain([first], streams)

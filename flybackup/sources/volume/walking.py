@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 from flybackup.errors import ConfigError
 from flybackup.patterns import Patterns, Rules
-from flybackup.sources.volume.paths import ROOT, shown
+from flybackup.sources.volume.paths import OWN_PREFIX, ROOT
 
 IGNORE_FILE = ".flybackupignore"
-OWN_PREFIX = ".flybackup-restore"
-"""How names at a volume's root begin under which a restore keeps what is not in place yet, or was."""
 _CACHE_TAG = "CACHEDIR.TAG"
 _CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 """https://bford.info/cachedir/"""
@@ -137,7 +135,3 @@ class _Directory:
             yield from _Directory(self.walk, fd, path + b"/", self.rules, self.device, self.on_problem).below()
         finally:
             os.close(fd)
-
-
-def problem_text(path: bytes, problem: str) -> str:
-    return f"{shown(path)}: {problem}"
