@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from flybackup.model import Entry, Facts, Snapshot
+from flybackup.model import Entry, Facts, Snapshot, apart_seconds
 from flybackup.operations.check import CheckReport
 from flybackup.operations.verify import RestoreReport
 
@@ -30,6 +30,8 @@ def snapshot_document(snapshot: Snapshot) -> Document:
         "tags": list(snapshot.tags),
         "status": snapshot.status,
         "set": snapshot.set_id,
+        "set_sources": list(snapshot.set_sources),
+        "viewed": None if snapshot.viewed is None else list(snapshot.viewed),
         "method": snapshot.method,
         "facts": _facts_document(snapshot.facts),
         "summary": asdict(snapshot.summary),
@@ -53,7 +55,19 @@ def _facts_document(facts: Facts) -> Document:
 
 
 def backup_document(snapshots: Sequence[Snapshot], failed: Sequence[Failed]) -> Document:
-    return {"snapshots": [snapshot_document(each) for each in snapshots], "failed": [each._asdict() for each in failed]}
+    return {
+        "snapshots": [snapshot_document(each) for each in snapshots],
+        "failed": [each._asdict() for each in failed],
+        "set": set_document(snapshots),
+    }
+
+
+def set_document(snapshots: Sequence[Snapshot]) -> Document | None:
+    """Of snapshots of one set; None for one that was taken alone, or of none."""
+    if not snapshots or snapshots[0].set_id is None:
+        return None
+    first = snapshots[0]
+    return {"id": first.set_id, "sources": list(first.set_sources), "within_seconds": apart_seconds(snapshots)}
 
 
 def snapshots_document(snapshots: Sequence[Snapshot]) -> Document:

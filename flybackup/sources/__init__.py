@@ -94,11 +94,18 @@ class Source(Protocol):
     @property
     def kind(self) -> str: ...
 
+    @property
+    def fixes_view(self) -> bool:
+        """True when the view is of the moment in which `capture` opens it, however late the streams are read. False
+        when it is of some moment while they are read."""
+        ...
+
     def capture(self, scratch: Path, previous: Iterable[Kept] = ()) -> AbstractContextManager[Capture]:
         """Open a consistent view without stopping or blocking whoever uses the source.
 
         *scratch* is an empty private directory (0700) that is removed afterwards; nothing else is written. *previous*
-        is what the snapshot before holds and the store still has, in its order.
+        is what the snapshot before holds and the store still has, in its order; a source that fixes its view may ask
+        for it only when its streams are asked for.
         """
         ...
 

@@ -25,6 +25,7 @@ class DuckdbSource:
     """
 
     kind = "duckdb"
+    fixes_view = False
 
     def __init__(
         self, path: Path, *, checksums: bool = False, bound_seconds: float = 300.0, clock: Clock | None = None

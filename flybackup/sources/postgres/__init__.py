@@ -47,6 +47,10 @@ class PostgresSource:
     def kind(self) -> str:
         return "postgres"
 
+    @property
+    def fixes_view(self) -> bool:
+        return True
+
     def capture(
         self,
         scratch: Path,
