@@ -54,10 +54,11 @@ def backup(context: Context, *, sources: Sequence[str], name: str | None, tags: 
         raise failures[0].error
     failed = [Failed(each.source, str(each.error), each.error.hint) for each in failures]
     context.say(backup_document(done, failed), backup_text(done, failed, dry_run=dry_run))
-    return _code(done, failures)
+    return exit_code(done, failures)
 
 
-def _code(done: Sequence[Snapshot], failures: Sequence[Failure]) -> int:
+def exit_code(done: Sequence[Snapshot], failures: Sequence[Failure]) -> int:
+    """Return 0 also for a marked snapshot: it was taken, and whether it is right is for a person to say."""
     if failures and not done:
         return failures[0].error.exit_code
     return PARTIAL if failures or any(snapshot.problems for snapshot in done) else 0

@@ -8,6 +8,8 @@ import msgspec
 
 from flybackup.model import Entry, Facts, Snapshot, apart_seconds
 from flybackup.operations.check import CheckReport
+from flybackup.operations.restore import SetOutcome
+from flybackup.operations.select import FoundSet
 from flybackup.operations.verify import RestoreReport
 
 Document = dict[str, Any]
@@ -96,6 +98,18 @@ def _plain(value: Any) -> Any:
 def restore_document(report: RestoreReport) -> Document:
     """Of `restore` and `verify`."""
     return {**asdict(report), "tables": [asdict(table) for table in report.tables]}
+
+
+def restore_set_document(outcome: SetOutcome, found: FoundSet) -> Document:
+    """Of `restore --set`. `error` is as in the document of a command that failed."""
+    error = outcome.error
+    return {
+        "set": found.id,
+        "within_seconds": apart_seconds(found.snapshots),
+        "missing": list(found.missing),
+        "restores": [restore_document(report) for report in outcome.reports],
+        "error": error and {"message": str(error), "hint": error.hint, "exit_code": error.exit_code},
+    }
 
 
 def check_document(report: CheckReport) -> Document:

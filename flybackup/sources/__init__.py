@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from flybackup.chunking import Extent, Fixed
 from flybackup.manifest import Kept
@@ -120,4 +120,14 @@ class Source(Protocol):
 
     def probe(self, *, checksums: bool, scratch: Path) -> Facts:
         """Measure what is there now, without changing it."""
+        ...
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """A source that can say beforehand what speaks against restoring into it. Of a set all are asked before the first
+    is read; one that cannot say refuses when it is its turn, which costs time and nothing else."""
+
+    def refuse(self, options: RestoreOptions) -> None:
+        """Raise what `restore` would raise before anything is read. Changes nothing."""
         ...

@@ -69,6 +69,10 @@ class PostgresSource:
     ) -> AbstractContextManager[Restoration]:
         return restore.restore(self.address, streams, options, scratch, first=self._clients, clock=self._clock)
 
+    def refuse(self, options: RestoreOptions) -> None:
+        """See `Refusing.refuse`."""
+        restore.refuse(self.address, options)
+
     def probe(self, *, checksums: bool, scratch: Path) -> Facts:  # noqa: ARG002  # of the seam; nothing is written
         with connected(self.address) as connection:
             return facts.measure(connection, checksums=checksums)
