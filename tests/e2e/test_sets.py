@@ -1,6 +1,7 @@
 """An application of a DuckDB file and a PostgreSQL database: backed up together while it writes, and brought back."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import duckdb
 import pytest
 from rigs.duckdb_rig import Application, holding, run_duckdb
 from rigs.program import PASSPHRASE, Program
@@ -80,11 +82,11 @@ def written_to(app: App) -> Iterator[None]:
     done = Event()
 
     def write() -> None:
-        with Application(app.path) as duckdb, app.server.connect(app.database) as postgres:
+        with Application(app.path) as writer, app.server.connect(app.database) as postgres:
             number = 10_000
             while not done.is_set():
                 postgres.execute("INSERT INTO users VALUES (%s)", (number,))
-                duckdb.execute(f"INSERT INTO matches VALUES ({number})")
+                writer.execute(f"INSERT INTO matches VALUES ({number})")
                 number += 1
                 started.set()
 
@@ -209,6 +211,26 @@ def test_one_that_failed_is_missing_and_named(app: App) -> None:
     app.path.unlink()
     report = app.flybackup.json("restore", "--set", done["set"]["id"], "--replace")
     assert report["missing"] == ["lost"]
+
+
+def test_a_stop_in_the_middle_keeps_what_is_committed_and_lets_go_of_the_rest(app: App) -> None:
+    large = app.path.with_name("large.duckdb")
+    with duckdb.connect(str(large)) as con:
+        con.execute("CREATE TABLE games AS SELECT hash(i) AS a, hash(i * 3) AS b FROM range(8000000) r(i)")
+    app.configure(f'\n[sources.large]\ntype = "duckdb"\npath = "{large}"\n')
+    scratch = app.flybackup.cwd / "scratch"
+
+    stopped = app.flybackup.stopped(signal.SIGTERM, lambda: any(scratch.glob("flybackup-scratch-*/2/*")), "backup")
+
+    assert stopped.code == 143, stopped
+    assert [each["source"] for each in app.flybackup.json("snapshots")["snapshots"]] == ["cup"]
+    assert list(scratch.iterdir()) == []
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{app.database}'"
+    assert app.server.rows("postgres", sessions) == [(0,)]
+    copy = app.path.with_name("copy.duckdb")
+    assert app.flybackup.json("restore", "cup", "--to", copy)["verified"]
+    report = app.flybackup.json("restore", "--set", "cup", "--replace")
+    assert report["missing"] == ["accounts", "large"]
 
 
 def test_the_list_shows_sets(app: App) -> None:
