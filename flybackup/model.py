@@ -4,7 +4,7 @@ These are also what is stored (MessagePack, `docs/format.md`) and what `--json` 
 default but never renamed or removed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple, NewType
@@ -79,7 +79,8 @@ class Facts:
     `tables` is keyed `schema.table` (see `table_key`), in a volume `path:schema.table`. `sequences` hold the last
     value: a restored one may not be lower. Of a volume, `files` counts the files, `file_bytes` sums their sizes, and
     `tree_digest` (hexadecimal) is that of `tree.TreeTally`. `engine` says what wrote the data ("DuckDB v2.0.0 …",
-    "PostgreSQL 18.1"). `details` is what a restore may need to know, as text (client version, extensions, encoding).
+    "PostgreSQL 18.1"); it is empty where nobody could count tables. `details` is what a restore may need to know, as
+    text (client version, extensions, encoding).
     """
 
     tables: dict[str, TableFacts] = field(default_factory=dict)
@@ -111,8 +112,10 @@ class Snapshot:
 
     `time` is when the capture began, by the store's clock. `method` says how a consistent view was got, in the
     source's words. `problems` say what is missing from a partial one, `anomalies` what was lost since the snapshot
-    before. `set_id` is common to the snapshots that were taken together. `session` names the writing session that this
-    commits. `manifest` lists the chunks (id, size) of the manifest stream, in order.
+    before. `set_id` is common to the snapshots that were taken together, and `set_sources` names all sources of that
+    run, also those that failed. The view is of a moment between the two of `viewed`, in seconds since the run began:
+    comparable within a set. `session` names the writing session that this commits. `manifest` lists the chunks (id,
+    size) of the manifest stream, in order.
     """
 
     id: SnapshotId
@@ -128,9 +131,20 @@ class Snapshot:
     problems: tuple[str, ...] = ()
     anomalies: tuple[str, ...] = ()
     set_id: str | None = None
+    set_sources: tuple[str, ...] = ()
+    viewed: tuple[float, float] | None = None
     tool: str
     session: str
     manifest: tuple[tuple[bytes, int], ...]
+
+
+def apart_seconds(snapshots: Iterable[Snapshot]) -> float | None:
+    """Return within how many seconds the views of a set were taken; None where that is not known of each."""
+    views = [snapshot.viewed for snapshot in snapshots]
+    known = [view for view in views if view is not None]
+    if not known or len(known) < len(views):
+        return None
+    return round(max(end for _, end in known) - min(begin for begin, _ in known), 3)
 
 
 class Progress(NamedTuple):

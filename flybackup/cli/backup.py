@@ -1,6 +1,9 @@
 """`flybackup backup`."""
 
-from collections.abc import Sequence
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import click
@@ -8,9 +11,9 @@ import click
 from flybackup.cli.context import Context, with_context
 from flybackup.cli.group import Command
 from flybackup.cli.progress import progress
-from flybackup.errors import ConfigError, FlybackupError
-from flybackup.model import Snapshot
-from flybackup.operations.backup import BackupRequest, backup as back_up
+from flybackup.errors import ConfigError
+from flybackup.model import OnProgress, Snapshot
+from flybackup.operations.backup import BackupRequest, Failure, Outcome, Planned, backup_set
 from flybackup.report.documents import Failed, backup_document
 from flybackup.report.texts import backup_text
 from flybackup.repository import Repository
@@ -36,27 +39,29 @@ class Named(NamedTuple):
 def backup(context: Context, *, sources: Sequence[str], name: str | None, tags: Sequence[str], dry_run: bool) -> int:
     """Take a snapshot of each SOURCE, or of every configured source.
 
-    A SOURCE is a name from the configuration, the path of a DuckDB file, or a postgresql:// URL. Exit code 3 when some
-    sources failed: the snapshots of the others are kept.
+    A SOURCE is a name from the configuration, the path of a DuckDB file, or a postgresql:// URL. Several are a set,
+    taken as close together as can be. Exit code 3 when some sources failed, or something of one could not be read: what
+    was taken is kept.
     """
     chosen = _choose(context, sources, name)
     repository = context.repository()
     if dry_run:
         repository = repository.with_store(DiscardingStore(repository.store, context.clock))
-    done: list[Snapshot] = []
-    failed: list[tuple[Failed, FlybackupError]] = []
-    for named in chosen:
-        try:
-            done.append(_back_up(context, repository, named, tags))
-        except FlybackupError as exc:
-            failed.append((Failed(named.name, str(exc), exc.hint), exc))
-    if failed and len(chosen) == 1:
-        raise failed[0][1]
-    failures = [each for each, _ in failed]
-    context.say(backup_document(done, failures), backup_text(done, failures, dry_run=dry_run))
-    if failed:
-        return PARTIAL if done else failed[0][1].exit_code
-    return 0
+    outcomes = _back_up(context, repository, chosen, tags)
+    done = [each for each in outcomes if isinstance(each, Snapshot)]
+    failures = [each for each in outcomes if isinstance(each, Failure)]
+    if failures and len(chosen) == 1:
+        raise failures[0].error
+    failed = [Failed(each.source, str(each.error), each.error.hint) for each in failures]
+    context.say(backup_document(done, failed), backup_text(done, failed, dry_run=dry_run))
+    return exit_code(done, failures)
+
+
+def exit_code(done: Sequence[Snapshot], failures: Sequence[Failure]) -> int:
+    """Return 0 also for a marked snapshot: it was taken, and whether it is right is for a person to say."""
+    if failures and not done:
+        return failures[0].error.exit_code
+    return PARTIAL if failures or any(snapshot.problems for snapshot in done) else 0
 
 
 def _choose(context: Context, sources: Sequence[str], name: str | None) -> list[Named]:
@@ -66,7 +71,12 @@ def _choose(context: Context, sources: Sequence[str], name: str | None) -> list[
     if not sources and not context.config.sources:
         hint = "Name a database ('flybackup backup /data/app.duckdb'), or add [sources.NAME] to the configuration."
         raise ConfigError("there is nothing to back up: no source is configured and none was named", hint=hint)
-    return [_named(context, each, name) for each in sources or context.config.sources]
+    chosen = [_named(context, each, name) for each in sources or context.config.sources]
+    twice = [each for each, times in Counter(named.name for named in chosen).items() if times > 1]
+    if twice:
+        hint = "Back up one after the other, an ad hoc one under another --name."
+        raise ConfigError(f"two sources are called {twice[0]}", hint=hint)
+    return chosen
 
 
 def _named(context: Context, what: str, name: str | None) -> Named:
@@ -78,10 +88,20 @@ def _named(context: Context, what: str, name: str | None) -> Named:
     return Named(name or found, source)
 
 
-def _back_up(context: Context, repository: Repository, named: Named, tags: Sequence[str]) -> Snapshot:
-    with (
-        context.scratch() as scratch,
-        progress("backup", named.name, quiet=context.options.quiet) as on_progress,
-    ):
-        request = BackupRequest(named.name, tuple(tags), scratch)
-        return back_up(repository, named.source, request, clock=context.clock, on_progress=on_progress)
+def _back_up(context: Context, repository: Repository, chosen: Sequence[Named], tags: Sequence[str]) -> list[Outcome]:
+    """Back up as one set. Each source has a scratch directory of its own, which goes when it is done with."""
+    with context.scratch() as scratch:
+        places = {named.name: scratch / str(number) for number, named in enumerate(chosen)}
+        for place in places.values():
+            place.mkdir(mode=0o700)
+
+        @contextmanager
+        def watch(name: str) -> Iterator[OnProgress]:
+            with progress("backup", name, quiet=context.options.quiet) as on_progress:
+                try:
+                    yield on_progress
+                finally:
+                    shutil.rmtree(places[name], ignore_errors=True)
+
+        requests = [Planned(source, BackupRequest(name, tuple(tags), places[name])) for name, source in chosen]
+        return backup_set(repository, requests, clock=context.clock, watch=watch)

@@ -17,12 +17,14 @@ from flybackup.report.texts import show_text, snapshots_text
 @click.option(
     "--tag", "tags", metavar="TAG", multiple=True, help="Only with this tag; may be repeated: with all of them."
 )
+@click.option("--set", "set_id", metavar="SET", default="", help="Only of this set: its id, or how that begins.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="At most so many.")
 @with_context
-def snapshots(context: Context, *, source: str | None, tags: Sequence[str], limit: int | None) -> None:
+def snapshots(context: Context, *, source: str | None, tags: Sequence[str], set_id: str, limit: int | None) -> None:
     """List snapshots, newest first."""
-    found = list(newest_first(context.repository(), source=source, tags=tags, limit=limit))
-    context.say(snapshots_document(found), snapshots_text(found, zone=context.zone, chosen=bool(source or tags)))
+    found = list(newest_first(context.repository(), source=source, tags=tags, set_id=set_id.lower(), limit=limit))
+    chosen = bool(source or tags or set_id)
+    context.say(snapshots_document(found), snapshots_text(found, zone=context.zone, chosen=chosen))
 
 
 @click.command(cls=Command)

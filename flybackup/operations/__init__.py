@@ -1,1 +1,1 @@
-"""What can be done with a repository: one module, one public function each. None prints, reads settings or a clock."""
+"""What can be done with a repository: a module each. None prints, reads settings or a clock."""

@@ -1,31 +1,43 @@
-"""Restore one snapshot: read, write beside the target, verify, move into place."""
+"""Restore snapshots: read, write beside the targets, verify, and when all are right move into place, one by one.
 
-from collections.abc import Iterator
+One snapshot is the case of a set of one. Publishing several is not one step, as their targets have nothing in common:
+what can be found wrong is found before the first of them.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from flybackup.chunking import Extent
 from flybackup.clock import Clock
-from flybackup.errors import ConfigError, IntegrityError
-from flybackup.manifest import ManifestEntry
-from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot
-from flybackup.operations.verify import Comparison, RestoreReport, compare, has_checksums
+from flybackup.errors import FlybackupError, IntegrityError, VerificationError
+from flybackup.model import OnProgress, Snapshot
+from flybackup.operations.beside import Beside, RestoreRequest, Wanted
+from flybackup.operations.verify import RestoreReport
 from flybackup.reading import Reader
 from flybackup.repository import Repository
-from flybackup.sources import Restoration, RestoreOptions, Source, Stream
-from flybackup.subtree import Subtree, database_of, is_volume, named_tables
-from flybackup.tree import TreeTally
+from flybackup.sources import Refusing, Source
+
+__all__ = ["RestoreRequest", "SetOutcome", "Wanted", "Watch", "restore", "restore_set"]
+
+_log = logging.getLogger(__name__)
+
+Watch = Callable[[str], AbstractContextManager[OnProgress]]
+"""Given the name of a source, lasts while its snapshot is read and verified."""
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreRequest:
-    """`target` is how to call the target in the report; `scratch` an empty private directory the caller removes."""
+class SetOutcome:
+    """`error` is why not all are in place; None also when one did not verify, which its report says."""
 
-    target: str
-    scratch: Path
-    options: RestoreOptions
-    verify: bool = True
-    dry_run: bool = False
+    reports: tuple[RestoreReport, ...]
+    error: FlybackupError | None
+
+    @property
+    def exit_code(self) -> int:
+        if self.error is not None:
+            return self.error.exit_code
+        return VerificationError.exit_code if any(report.differs for report in self.reports) else 0
 
 
 def restore(
@@ -43,110 +55,106 @@ def restore(
     Raise `WrongKeyError` with only the write key, `IntegrityError` for damaged objects, `RefusedError` for a target
     that is taken or in use.
     """
-    begun = clock.monotonic()
+    wanted = [Wanted(snapshot, source, request)]
+    outcome = restore_set(repository, wanted, clock=clock, watch=lambda _: nullcontext(on_progress))
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.reports[0]
+
+
+def restore_set(repository: Repository, wanted: Sequence[Wanted], *, clock: Clock, watch: Watch) -> SetOutcome:
+    """Restore all beside their targets; when every one has verified, publish them in the order given.
+
+    At the first that fails or differs no target was touched: it stops there, and those that were ready are removed
+    again. When publishing fails half-way, the reports say which are in place, and the rest is kept. Raise what speaks
+    against a target before anything is read, `WrongKeyError`, and what keeps the index from being read.
+    """
     repository.require_master("restoring")
-    facts = wanted(snapshot.facts, request.options)
-    options = replace(request.options, facts=snapshot.facts)
+    every = [Beside(each) for each in wanted]
+    if len(wanted) > 1:
+        _refuse_early(wanted)
     damaged: list[IntegrityError] = []  # one rotten index file must not stand before data that needs it not
-    with Reader(repository, repository.load_index_for_reading(damaged)) as reader:
-        streams = _Streams(reader, snapshot, options, on_progress)
-        if request.dry_run:
-            compared, notes = _dry_run(streams)
-        else:
-            with source.restore(streams.read(), options, request.scratch) as restoration:
-                compared, notes = _finish(restoration, streams.expected(facts), verify=request.verify)
-    return RestoreReport(
-        snapshot=snapshot.id,
-        target=request.target,
-        verified=request.verify and not request.dry_run and compared.ok,
-        tables=compared.tables,
-        files=compared.files,
-        bytes=streams.bytes,
-        seconds=round(clock.monotonic() - begun, 3),
-        problems=compared.problems,
-        notes=(*notes, *(f"Not needed for this, but damaged: {damage}. Run: flybackup check" for damage in damaged)),
-    )
+    stopwatch = _Stopwatch(clock)
+    with ExitStack() as held:
+        with Reader(repository, repository.load_index_for_reading(damaged)) as reader:
+            error = _staged(every, held, reader, watch, stopwatch)
+        if all(each.ready for each in every):
+            error = _published(every, stopwatch)
+    _explain(every)
+    every[0].notes += [f"Not needed for this, but damaged: {damage}. Run: flybackup check" for damage in damaged]
+    return SetOutcome(tuple(each.report() for each in every), error)
 
 
-def _finish(restoration: Restoration, facts: Facts, *, verify: bool) -> tuple[Comparison, tuple[str, ...]]:
-    if not verify:
-        return Comparison((), None, ()), restoration.publish()
-    compared = compare(facts, restoration.probe(checksums=has_checksums(facts)))
-    if compared.ok:
-        return compared, restoration.publish()
-    return compared, (f"The target was not touched. What was restored is kept at {restoration.keep()}.",)
+def _refuse_early(wanted: Sequence[Wanted]) -> None:
+    """Raise what speaks against any target that can say so beforehand: better than after hours, and half of them."""
+    refusals: list[FlybackupError] = []
+    for snapshot, source, request in wanted:
+        if isinstance(source, Refusing) and not request.dry_run:
+            try:
+                source.refuse(replace(request.options, facts=snapshot.facts))
+            except FlybackupError as exc:
+                refusals.append(exc)
+    if refusals:
+        told = "; ".join(str(refusal) for refusal in refusals)
+        hint = " ".join(dict.fromkeys(refusal.hint for refusal in refusals if refusal.hint))
+        raise type(refusals[0])(f"nothing was restored: {told}", hint=hint)
 
 
-def _dry_run(streams: "_Streams") -> tuple[Comparison, tuple[str, ...]]:
-    names = []
-    for entry in streams.entries():
-        names.append(entry.path)
-        streams.bytes += entry.size
-    return Comparison((), None, ()), (f"Nothing was written. Would restore: {', '.join(names)}.",)
+def _staged(
+    every: Sequence[Beside], held: ExitStack, reader: Reader, watch: Watch, stopwatch: "_Stopwatch"
+) -> FlybackupError | None:
+    for each in every:
+        try:
+            with watch(each.name) as on_progress:
+                each.stage(held, reader, on_progress)
+        except FlybackupError as exc:
+            each.error = exc
+            return exc
+        finally:
+            each.seconds += stopwatch.lap()
+        if each.report().differs:
+            break
+    return None
 
 
-def wanted(facts: Facts, options: RestoreOptions) -> Facts:
-    """Return the facts of the tables asked for. Raise `ConfigError` for a table the snapshot does not have."""
-    if options.only and not is_volume(facts):
-        raise ConfigError("--only takes entries of a volume, and this is none", hint="--table takes single tables.")
-    if not options.tables:
-        return facts
-    tables = {name: facts.tables[name] for name in named_tables(options.tables, facts)}
-    return replace(facts, tables=tables, sequences={}, files=None, file_bytes=None, tree_digest=None)
+def _published(every: Sequence[Beside], stopwatch: "_Stopwatch") -> FlybackupError | None:
+    for at, each in enumerate(every):
+        try:
+            each.publish()
+        except FlybackupError as exc:
+            each.error = exc
+            for rest in every[at:] if at else ():
+                rest.keep()
+            return exc
+        except BaseException:
+            _log_half(every)
+            raise
+        finally:
+            each.seconds += stopwatch.lap()
+    return None
 
 
-class _Streams:
-    """The entries of a snapshot that are asked for, as streams, counted."""
+def _log_half(every: Sequence[Beside]) -> None:
+    """Whoever stopped it here gets no report, but has to know."""
+    in_place = {each.target: each.notes for each in every if each.published}
+    if in_place:
+        rest = [each.target for each in every if not each.published]
+        _log.warning("restore.half_done", extra={"in_place": in_place, "not_in_place": rest})
 
-    def __init__(self, reader: Reader, snapshot: Snapshot, options: RestoreOptions, on_progress: OnProgress) -> None:
-        self._reader = reader
-        self._snapshot = snapshot
-        self._options = options
-        self._on_progress = on_progress
-        self._tree = TreeTally()
-        self._databases: set[str] = set()
-        self.bytes = 0
 
-    def entries(self) -> Iterator[Entry]:
-        return (entry for entry, _ in self._chosen())
+def _explain(every: Sequence[Beside]) -> None:
+    """Say of those that nothing is wrong with why they are not in place."""
+    for each in every:
+        if each.ready and not each.published and each.error is None and not each.notes:
+            each.notes.append("Restored beside its target, then removed again: none is put in place unless all can be.")
 
-    def read(self) -> Iterator[Stream]:
-        for entry, extents in self._reader.contents(self._chosen()):
-            yield Stream(entry, self._counted(extents, entry.size))
 
-    def expected(self, facts: Facts) -> Facts:
-        """Return what of *facts* has to be in the target, after `read`: of a part of a volume, that part's."""
-        if not self._options.only:
-            return facts
-        tables = {name: table for name, table in facts.tables.items() if database_of(name, facts) in self._databases}
-        tree = self._tree.facts()
-        return replace(facts, tables=tables, files=tree.files, file_bytes=tree.file_bytes, tree_digest=tree.tree_digest)
+class _Stopwatch:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = clock.monotonic()
 
-    def _chosen(self) -> Iterator[ManifestEntry]:
-        options, facts = self._options, self._snapshot.facts
-        if options.only:
-            return self._counted_part()
-        entries = self._reader.entries(self._snapshot)
-        if not (options.tables and is_volume(facts)):
-            return entries
-        databases = {database_of(name, facts) for name in wanted(facts, options).tables}
-        return (each for each in entries if (each.entry.part_of or each.entry.path) in databases)
-
-    def _counted_part(self) -> Iterator[ManifestEntry]:
-        any_file = False
-        for each in Subtree(self._options.only, lambda: self._reader.entries(self._snapshot)).read():
-            any_file = any_file or each.entry.kind != "directory"
-            self._tree.add(each.entry)
-            if each.entry.database is not None:
-                self._databases.add(each.entry.path)
-            yield each
-        if not any_file:
-            patterns = ", ".join(self._options.only)
-            raise ConfigError(f"no file of the snapshot matches {patterns}", hint="'flybackup show' lists its entries.")
-
-    def _counted(self, extents: Iterator[Extent], size: int) -> Iterator[Extent]:
-        before = self.bytes
-        for extent in extents:
-            self.bytes += len(extent.data)
-            self._on_progress(Progress("restore", self.bytes, before + size))
-            yield extent
+    def lap(self) -> float:
+        """Return the seconds since the last time this was asked."""
+        last, self._last = self._last, self._clock.monotonic()
+        return self._last - last

@@ -42,18 +42,28 @@ class Comparison:
 class RestoreReport:
     """What `restore` and `verify` print. `verified` is False also when nobody looked (`--no-verify`).
 
-    `notes` are sentences for the user: where the old content lies, how to undo, where an unverified copy was left.
+    `published`: what was restored is in place. `error` is why it is not, where that is no difference. `notes` are
+    sentences for the user: where the old content lies, how to undo, where an unverified copy was left.
     """
 
     snapshot: SnapshotId
+    source: str = ""
     target: str
     verified: bool
+    published: bool = False
     tables: tuple[TableCheck, ...]
     files: FileCheck | None
     bytes: int
     seconds: float
     problems: tuple[str, ...] = ()
+    error: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """A comparison was made and did not hold; `verified` is False too when nobody looked."""
+        compared = [table.ok for table in self.tables] + ([self.files.ok] if self.files else [])
+        return bool(self.problems) or not all(compared)
 
 
 def verify(snapshot: Snapshot, source: Source, *, target: str, scratch: Path, clock: Clock) -> RestoreReport:
@@ -62,6 +72,7 @@ def verify(snapshot: Snapshot, source: Source, *, target: str, scratch: Path, cl
     compared = compare(snapshot.facts, source.probe(checksums=has_checksums(snapshot.facts), scratch=scratch))
     return RestoreReport(
         snapshot=snapshot.id,
+        source=snapshot.source,
         target=target,
         verified=compared.ok,
         tables=compared.tables,

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from flybackup.model import Entry, Facts, Snapshot
+from flybackup.model import Entry, Facts, Snapshot, apart_seconds
 from flybackup.operations.check import CheckReport
+from flybackup.operations.restore import SetOutcome
+from flybackup.operations.select import FoundSet
 from flybackup.operations.verify import RestoreReport
 
 Document = dict[str, Any]
@@ -30,6 +32,8 @@ def snapshot_document(snapshot: Snapshot) -> Document:
         "tags": list(snapshot.tags),
         "status": snapshot.status,
         "set": snapshot.set_id,
+        "set_sources": list(snapshot.set_sources),
+        "viewed": None if snapshot.viewed is None else list(snapshot.viewed),
         "method": snapshot.method,
         "facts": _facts_document(snapshot.facts),
         "summary": asdict(snapshot.summary),
@@ -53,7 +57,19 @@ def _facts_document(facts: Facts) -> Document:
 
 
 def backup_document(snapshots: Sequence[Snapshot], failed: Sequence[Failed]) -> Document:
-    return {"snapshots": [snapshot_document(each) for each in snapshots], "failed": [each._asdict() for each in failed]}
+    return {
+        "snapshots": [snapshot_document(each) for each in snapshots],
+        "failed": [each._asdict() for each in failed],
+        "set": set_document(snapshots),
+    }
+
+
+def set_document(snapshots: Sequence[Snapshot]) -> Document | None:
+    """Of snapshots of one set; None for one that was taken alone, or of none."""
+    if not snapshots or snapshots[0].set_id is None:
+        return None
+    first = snapshots[0]
+    return {"id": first.set_id, "sources": list(first.set_sources), "within_seconds": apart_seconds(snapshots)}
 
 
 def snapshots_document(snapshots: Sequence[Snapshot]) -> Document:
@@ -82,6 +98,18 @@ def _plain(value: Any) -> Any:
 def restore_document(report: RestoreReport) -> Document:
     """Of `restore` and `verify`."""
     return {**asdict(report), "tables": [asdict(table) for table in report.tables]}
+
+
+def restore_set_document(outcome: SetOutcome, found: FoundSet) -> Document:
+    """Of `restore --set`. `error` is as in the document of a command that failed."""
+    error = outcome.error
+    return {
+        "set": found.id,
+        "within_seconds": apart_seconds(found.snapshots),
+        "missing": list(found.missing),
+        "restores": [restore_document(report) for report in outcome.reports],
+        "error": error and {"message": str(error), "hint": error.hint, "exit_code": error.exit_code},
+    }
 
 
 def check_document(report: CheckReport) -> Document:

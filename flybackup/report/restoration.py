@@ -20,7 +20,7 @@ def restore_text(
     cost = f"{human_bytes(report.bytes)} in {human_seconds(report.seconds)}"
     if dry_run:
         yield f"{what}\ncan be read: {human_bytes(report.bytes)}."
-    elif failed(report):
+    elif report.differs:
         yield f"NOT RESTORED. {report.target} was not changed."
         yield f"{what}\nwas read, and does not hold what it should."
         yield from _differences(report)
@@ -28,7 +28,7 @@ def restore_text(
         yield f"Restored {snapshot.source} to {report.target}\n  as it was at {when}\n  {cost}"
         yield from _agreement(report)
     yield from report.notes
-    if failed(report) and not dry_run:
+    if report.differs and not dry_run:
         yield f"What to do: restore an older one; they are listed by\n  flybackup snapshots --source {snapshot.source}"
 
 
@@ -40,12 +40,6 @@ def verify_text(report: RestoreReport, snapshot: Snapshot, *, zone: tzinfo) -> I
     else:
         yield f"{report.target} DIFFERS from the snapshot:\n{what}"
         yield from _differences(report)
-
-
-def failed(report: RestoreReport) -> bool:
-    """Tell whether a comparison was made and did not hold; `verified` is False too when nobody looked."""
-    compared = [table.ok for table in report.tables] + ([report.files.ok] if report.files else [])
-    return bool(report.problems) or not all(compared)
 
 
 def _agreement(report: RestoreReport) -> Iterator[Block]:

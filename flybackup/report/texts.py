@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
+from itertools import islice
 
-from flybackup.model import Entry, Snapshot, Summary
+from flybackup.model import Entry, Snapshot, Summary, apart_seconds
 from flybackup.operations.check import CheckReport
 from flybackup.report.documents import Failed
 from flybackup.report.table import Block, Table
@@ -11,14 +12,50 @@ from flybackup.report.units import count, human_age, human_bytes, human_seconds,
 
 SHORT_ID = 8
 """Digits of an id that are shown in lists: a prefix is enough to name a snapshot as long as it is unique."""
+ENTRIES = 40
+"""Entries that `show` lists: a volume may have a million."""
+SHOWN = 10
+"""Sentences that `backup` prints of what is missing or lost; `show` prints all."""
 
 
 def backup_text(snapshots: Sequence[Snapshot], failed: Sequence[Failed], *, dry_run: bool) -> Iterator[Block]:
     for snapshot in snapshots:
         yield _backed_up(snapshot, dry_run=dry_run)
+        yield from (f"  {line}" for line in _marks(snapshot, SHOWN))
         yield from (f"  warning: {warning}" for warning in snapshot.warnings)
     for each in failed:
         yield f"FAILED {each.source}: {each.error}" + (f"\n  hint: {each.hint}" if each.hint else "")
+    if snapshots and snapshots[0].set_id is not None and not dry_run:
+        yield _set_taken(snapshots)
+
+
+def _set_taken(snapshots: Sequence[Snapshot]) -> str:
+    first = snapshots[0]
+    missing = len(first.set_sources) - len(snapshots)
+    some = f"{len(snapshots)} of {count(len(first.set_sources), 'source')}" if missing else "all sources"
+    return f"Set {first.set_id}: {some}{within(snapshots)}. To restore it: flybackup restore --set {first.set_id}"
+
+
+def within(snapshots: Iterable[Snapshot]) -> str:
+    """`, taken within 1.2 s`, where that is known."""
+    seconds = apart_seconds(snapshots)
+    return "" if seconds is None else f", taken within {human_seconds(seconds)}"
+
+
+def _marks(snapshot: Snapshot, shown: int | None = None) -> Iterator[str]:
+    """What is to be looked at: *shown* sentences of each kind, None for all."""
+    if snapshot.anomalies:
+        yield "ANOMALY: is this as it should be? The snapshot is kept, and marked."
+        yield from _some(snapshot.anomalies, shown)
+    if snapshot.problems:
+        yield "PARTIAL: not everything could be captured. What is missing:"
+        yield from _some(snapshot.problems, shown)
+
+
+def _some(sentences: Sequence[str], shown: int | None) -> Iterator[str]:
+    yield from (f"  {sentence}" for sentence in sentences[:shown])
+    if shown is not None and len(sentences) > shown:
+        yield f"  … and {len(sentences) - shown:,} more; flybackup show tells all"
 
 
 def _backed_up(snapshot: Snapshot, *, dry_run: bool) -> str:
@@ -27,9 +64,10 @@ def _backed_up(snapshot: Snapshot, *, dry_run: bool) -> str:
 
 
 def contents(snapshot: Snapshot) -> str:
-    """`3 tables, 3,000,000 rows`, or files, or entries: what the facts know."""
-    tables = snapshot.facts.tables
-    return f"{count(len(tables), 'table')}, {_amount(snapshot)}" if tables else _amount(snapshot)
+    """`30 files, 3 tables, 3,000,000 rows`, or entries: what the facts know."""
+    tables, files = snapshot.facts.tables, snapshot.facts.files
+    known = [count(len(tables), "table"), _amount(snapshot)] if tables else [_amount(snapshot)]
+    return ", ".join([count(files, "file"), *known] if tables and files is not None else known)
 
 
 def _amount(snapshot: Snapshot) -> str:
@@ -52,34 +90,49 @@ def snapshots_text(snapshots: Sequence[Snapshot], *, zone: tzinfo, chosen: bool)
     if not snapshots:
         yield "No snapshot has what was asked for." if chosen else "There are no snapshots. Make one: flybackup backup."
         return
+    sets = any(snapshot.set_id for snapshot in snapshots)
     tagged = any(snapshot.tags for snapshot in snapshots)
-    columns = ("=ID", "=TIME", "SOURCE", ">STORED", "=CONTENTS", *(["TAGS"] if tagged else []))
-    yield Table(columns, [_snapshot_row(each, zone, tagged=tagged) for each in snapshots])
+    optional = (*(["=SET"] if sets else []), *(["TAGS"] if tagged else []))
+    columns = ("=ID", "=TIME", "SOURCE", ">STORED", "=CONTENTS", *optional)
+    rows = [_snapshot_row(each, zone, sets=sets, tagged=tagged) for each in snapshots]
+    yield Table(columns, rows, frozenset(number for number, each in enumerate(snapshots) if each.anomalies))
 
 
-def _snapshot_row(snapshot: Snapshot, zone: tzinfo, *, tagged: bool) -> tuple[str, ...]:
+def _snapshot_row(snapshot: Snapshot, zone: tzinfo, *, sets: bool, tagged: bool) -> tuple[str, ...]:
     return (
         snapshot.id[:SHORT_ID],
         human_time(snapshot.time, zone),
         snapshot.source,
         human_bytes(snapshot.summary.bytes_stored),
-        _amount(snapshot) + (" (partial)" if snapshot.status == "partial" else ""),
+        _amount(snapshot) + _state(snapshot),
+        *([(snapshot.set_id or "")[:SHORT_ID]] if sets else []),
         *([", ".join(snapshot.tags)] if tagged else []),
     )
 
 
+def _state(snapshot: Snapshot) -> str:
+    said = [*(["partial"] if snapshot.status == "partial" else []), *(["ANOMALY"] if snapshot.anomalies else [])]
+    return f" ({', '.join(said)})" if said else ""
+
+
 def show_text(snapshot: Snapshot, entries: Iterable[Entry], *, zone: tzinfo, now: datetime) -> Iterator[Block]:
     yield "\n".join(f"{name:<10}{value}" for name, value in _head(snapshot, zone, now))
+    yield from _marks(snapshot)
     yield from (f"warning: {warning}" for warning in snapshot.warnings)
-    yield Table(("ENTRY", "KIND", ">SIZE"), [(each.path, each.kind, human_bytes(each.size)) for each in entries])
+    listed = list(islice(entries, ENTRIES))
+    yield Table(("ENTRY", "KIND", ">SIZE"), [(each.path, each.kind, human_bytes(each.size)) for each in listed])
+    if snapshot.summary.entries > len(listed):
+        yield f"… and {snapshot.summary.entries - len(listed):,} more entries. --json lists all."
     if snapshot.facts.tables:
         yield _tables(snapshot)
 
 
 def _head(snapshot: Snapshot, zone: tzinfo, now: datetime) -> Iterator[tuple[str, str]]:
-    yield "snapshot", snapshot.id + (" (partial)" if snapshot.status == "partial" else "")
+    yield "snapshot", snapshot.id + _state(snapshot)
     yield "source", f"{snapshot.source} ({snapshot.kind})"
     yield "time", f"{human_time(snapshot.time, zone)}, {human_age(now - snapshot.time)}"
+    if snapshot.set_id:
+        yield "set", f"{snapshot.set_id} ({', '.join(snapshot.set_sources)})"
     if snapshot.tags:
         yield "tags", ", ".join(snapshot.tags)
     yield "engine", snapshot.facts.engine or "-"

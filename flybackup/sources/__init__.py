@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from flybackup.chunking import Extent, Fixed
 from flybackup.manifest import Kept
@@ -96,11 +96,18 @@ class Source(Protocol):
     @property
     def kind(self) -> str: ...
 
+    @property
+    def fixes_view(self) -> bool:
+        """True when the view is of the moment in which `capture` opens it, however late the streams are read. False
+        when it is of some moment while they are read."""
+        ...
+
     def capture(self, scratch: Path, previous: Iterable[Kept] = ()) -> AbstractContextManager[Capture]:
         """Open a consistent view without stopping or blocking whoever uses the source.
 
         *scratch* is an empty private directory (0700) that is removed afterwards; nothing else is written. *previous*
-        is what the snapshot before holds and the store still has, in its order.
+        is what the snapshot before holds and the store still has, in its order; a source that fixes its view may ask
+        for it only when its streams are asked for.
         """
         ...
 
@@ -115,4 +122,14 @@ class Source(Protocol):
 
     def probe(self, *, checksums: bool, scratch: Path) -> Facts:
         """Measure what is there now, without changing it."""
+        ...
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """A source that can say beforehand what speaks against restoring into it. Of a set all are asked before the first
+    is read; one that cannot say refuses when it is its turn, which costs time and nothing else."""
+
+    def refuse(self, options: RestoreOptions) -> None:
+        """Raise what `restore` would raise before anything is read. Changes nothing."""
         ...

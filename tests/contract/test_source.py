@@ -11,7 +11,7 @@ from rigs import Rig, stored
 
 from flybackup.errors import ConfigError, RefusedError, SourceError
 from flybackup.model import Facts
-from flybackup.sources import RestoreOptions, Source, Stream
+from flybackup.sources import Refusing, RestoreOptions, Source, Stream
 
 _KINDS = sorted(module.name for module in pkgutil.iter_modules(rigs.__path__) if module.name.endswith("_rig"))
 NewScratch = Callable[[], Path]
@@ -75,6 +75,32 @@ def test_a_second_capture_sees_what_changed(rig: Rig, new_scratch: NewScratch) -
     _, after = capture(source, new_scratch)
     assert after.tables.keys() == before.tables.keys()
     assert sum(t.rows for t in after.tables.values()) > sum(t.rows for t in before.tables.values())
+
+
+def test_a_fixed_view_is_of_the_moment_it_was_opened(rig: Rig, new_scratch: NewScratch) -> None:
+    """What does not fix its view is free to see the change or not."""
+    source = rig.populated()
+    _, before = capture(source, new_scratch)
+    with source.capture(new_scratch()) as captured:
+        rig.change(source)
+        stored(captured)
+        facts = captured.finish().facts
+    assert facts.tables == before.tables or not source.fixes_view
+
+
+def test_what_can_refuse_beforehand_refuses_what_a_restore_refuses(rig: Rig, new_scratch: NewScratch) -> None:
+    target = rig.populated()
+    before = rig.left_beside(target)
+    if isinstance(target, Refusing):
+        with pytest.raises(RefusedError):
+            target.refuse(RestoreOptions())
+        target.refuse(RestoreOptions(replace=True))
+        with rig.in_use(target), pytest.raises(RefusedError):
+            target.refuse(RestoreOptions(replace=True))
+        fresh = rig.fresh_target()
+        assert isinstance(fresh, Refusing)
+        fresh.refuse(RestoreOptions())
+    assert rig.left_beside(target) == before
 
 
 def test_an_existing_target_is_refused_before_anything_is_read(rig: Rig, new_scratch: NewScratch) -> None:

@@ -192,4 +192,4 @@ def scratch(program: Program) -> list[str]:
 
 def scratch_is_used(program: Program) -> Callable[[], bool]:
     """Return a condition that holds once a backup has begun to work in its scratch directory."""
-    return lambda: any(any(path.iterdir()) for path in (program.cwd / "scratch").glob("flybackup-scratch-*"))
+    return lambda: any((program.cwd / "scratch").glob("flybackup-scratch-*/*/*"))

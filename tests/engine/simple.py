@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from flybackup import keys, repository as repositories
 from flybackup.chunking import Fixed
 from flybackup.clock import SystemClock
 from flybackup.model import Snapshot
-from flybackup.operations.backup import BackupRequest, backup
+from flybackup.operations.backup import BackupRequest, Outcome, Planned, backup, backup_set
 from flybackup.operations.check import CheckReport, check
 from flybackup.operations.restore import RestoreRequest, restore
 from flybackup.operations.select import select
@@ -43,6 +44,12 @@ def back_up(
 ) -> Snapshot:
     request = BackupRequest(name, tags, SCRATCH, pace)
     return backup(repository, source, request, clock=CLOCK, on_progress=lambda _: None)
+
+
+def back_up_set(repository: Repository, sources: Sequence[BytesSource], pace: Pace = SMALL) -> list[Outcome]:
+    """Back up *sources*, by their names, as one set."""
+    planned = [Planned(source, BackupRequest(source.name, (), SCRATCH, pace)) for source in sources]
+    return backup_set(repository, planned, clock=CLOCK, watch=lambda _: nullcontext(lambda _: None))
 
 
 def restored(repository: Repository, what: str = "app") -> dict[str, bytes]:

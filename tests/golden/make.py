@@ -36,6 +36,7 @@ class Everything:
     """Streams that use every feature of the format: raw and compressed chunks, holes, replaced blocks, no bytes."""
 
     kind: str = "golden"
+    fixes_view: bool = False
 
     @contextmanager
     def capture(self, scratch: Path, previous: Iterable[Kept] = ()) -> Iterator["Everything"]:

@@ -25,6 +25,7 @@ class DuckdbSource:
     """
 
     kind = "duckdb"
+    fixes_view = False
 
     def __init__(
         self, path: Path, *, checksums: bool = False, bound_seconds: float = 300.0, clock: Clock | None = None
@@ -47,7 +48,7 @@ class DuckdbSource:
     @contextmanager
     def restore(self, streams: Iterator[Stream], options: RestoreOptions, scratch: Path) -> Iterator[Restoration]:
         """See `Source.restore`. The database comes back byte for byte, with its log; `tables` makes a new file."""
-        refuse_taken(Family(self.path, WAL_SUFFIXES), options)
+        self.refuse(options)
         staged = Family(staging.staged_name(self.path), WAL_SUFFIXES)
         modes: list[int | None] = []
         try:
@@ -57,6 +58,10 @@ class DuckdbSource:
                 yield DuckdbRestoration(staged, self.path, modes[0], validator, self._clock, replace=options.replace)
         finally:
             staged.remove()
+
+    def refuse(self, options: RestoreOptions) -> None:
+        """See `Refusing.refuse`."""
+        refuse_taken(Family(self.path, WAL_SUFFIXES), options)
 
     def _stage(
         self, streams: Iterator[Stream], staged: Family, options: RestoreOptions, scratch: Path, validator: Validator

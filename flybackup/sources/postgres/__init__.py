@@ -47,6 +47,10 @@ class PostgresSource:
     def kind(self) -> str:
         return "postgres"
 
+    @property
+    def fixes_view(self) -> bool:
+        return True
+
     def capture(
         self,
         scratch: Path,
@@ -64,6 +68,10 @@ class PostgresSource:
         self, streams: Iterator[Stream], options: RestoreOptions, scratch: Path
     ) -> AbstractContextManager[Restoration]:
         return restore.restore(self.address, streams, options, scratch, first=self._clients, clock=self._clock)
+
+    def refuse(self, options: RestoreOptions) -> None:
+        """See `Refusing.refuse`."""
+        restore.refuse(self.address, options)
 
     def probe(self, *, checksums: bool, scratch: Path) -> Facts:  # noqa: ARG002  # of the seam; nothing is written
         with connected(self.address) as connection:

@@ -37,9 +37,7 @@ def restore(
 ) -> Generator[Restoration]:
     """Restore *streams* beside the database at *address*. Raise `RefusedError` before anything is read."""
     chosen = selection.resolve(options.tables, options.facts)
-    state = target.look(address)
-    place = target.decide(state, address.database, replace=options.replace, tables=options.tables)
-    _refuse_unsuitable(address, state, options.facts)
+    state, place = _decided(address, options)
     work = Work(
         address=address,
         state=state,
@@ -52,6 +50,18 @@ def restore(
     )
     with inside(work, streams) if place == "inside" else _beside(work, streams, place) as restoration:
         yield restoration
+
+
+def refuse(address: Address, options: RestoreOptions) -> None:
+    """Raise what speaks against restoring into *address* as it is."""
+    _decided(address, options)
+
+
+def _decided(address: Address, options: RestoreOptions) -> tuple[State, Place]:
+    state = target.look(address)
+    place = target.decide(state, address.database, replace=options.replace, tables=options.tables)
+    _refuse_unsuitable(address, state, options.facts)
+    return state, place
 
 
 class _Settling(Restoration, Protocol):

@@ -29,6 +29,7 @@ class VolumeSource:
     """The tree at *path*, walked as *walk* says. `checksums` also digests every table of the databases in it."""
 
     kind = "volume"
+    fixes_view = False
 
     def __init__(
         self, path: Path, kinds: Kinds, walk: Walk | None = None, *, checksums: bool = False, clock: Clock | None = None
@@ -44,6 +45,10 @@ class VolumeSource:
         """See `Source.capture`. A tree has no moment of its own: each file is as it was when it was read."""
         with self._opened(self.path, self._walk, self._checksums, scratch, previous) as capture:
             yield capture
+
+    def refuse(self, options: RestoreOptions) -> None:
+        """See `Refusing`."""
+        placing.refuse_taken(placing.target_at(self.path), options)
 
     @contextmanager
     def restore(self, streams: Iterator[Stream], options: RestoreOptions, scratch: Path) -> Iterator[Restoration]:
