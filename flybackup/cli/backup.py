@@ -36,8 +36,8 @@ class Named(NamedTuple):
 def backup(context: Context, *, sources: Sequence[str], name: str | None, tags: Sequence[str], dry_run: bool) -> int:
     """Take a snapshot of each SOURCE, or of every configured source.
 
-    A SOURCE is a name from the configuration, the path of a DuckDB file, or a postgresql:// URL. Exit code 3 when some
-    sources failed: the snapshots of the others are kept.
+    A SOURCE is a name from the configuration, the path of a DuckDB or SQLite file, or a postgresql:// URL. Exit code 3
+    when some sources failed: the snapshots of the others are kept.
     """
     chosen = _choose(context, sources, name)
     repository = context.repository()

@@ -22,7 +22,11 @@ from flybackup.sources import RestoreOptions
 @click.command(cls=Command)
 @click.argument("snapshot")
 @click.option(
-    "--to", "target", metavar="TARGET", required=True, help="A file for duckdb; a postgresql:// URL for postgres."
+    "--to",
+    "target",
+    metavar="TARGET",
+    required=True,
+    help="A file for duckdb and sqlite; a postgresql:// URL for postgres.",
 )
 @click.option("--replace", is_flag=True, help="Replace what is there; it is kept aside.")
 @click.option(

@@ -13,6 +13,7 @@ from flybackup.config.values import (
     RepositoryConfig,
     RetentionConfig,
     SourceConfig,
+    SqliteSourceConfig,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RetentionConfig",
     "Secrets",
     "SourceConfig",
+    "SqliteSourceConfig",
     "Variables",
     "cache_directory",
     "database_name",
