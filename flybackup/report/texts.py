@@ -16,6 +16,7 @@ SHORT_ID = 8
 def backup_text(snapshots: Sequence[Snapshot], failed: Sequence[Failed], *, dry_run: bool) -> Iterator[Block]:
     for snapshot in snapshots:
         yield _backed_up(snapshot, dry_run=dry_run)
+        yield from (f"  partial: {problem}" for problem in snapshot.problems)
         yield from (f"  warning: {warning}" for warning in snapshot.warnings)
     for each in failed:
         yield f"FAILED {each.source}: {each.error}" + (f"\n  hint: {each.hint}" if each.hint else "")
@@ -70,6 +71,7 @@ def _snapshot_row(snapshot: Snapshot, zone: tzinfo, *, tagged: bool) -> tuple[st
 
 def show_text(snapshot: Snapshot, entries: Iterable[Entry], *, zone: tzinfo, now: datetime) -> Iterator[Block]:
     yield "\n".join(f"{name:<10}{value}" for name, value in _head(snapshot, zone, now))
+    yield from (f"partial: {problem}" for problem in snapshot.problems)
     yield from (f"warning: {warning}" for warning in snapshot.warnings)
     yield Table(("ENTRY", "KIND", ">SIZE"), [(each.path, each.kind, human_bytes(each.size)) for each in entries])
     if snapshot.facts.tables:

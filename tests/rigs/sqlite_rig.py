@@ -103,24 +103,30 @@ class Application:
 _RUN = """
 import json, sqlite3, sys
 con = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
-con.executescript(sys.argv[2])
-print(json.dumps(con.execute(sys.argv[3]).fetchall() if sys.argv[3] else []))
+con.executescript(sys.stdin.read())
+print(json.dumps(con.execute(sys.argv[2]).fetchall() if sys.argv[2] else []))
 con.close()
 """
 
 
 def run_sqlite(path: Path, script: str, query: str = "") -> list[list[Any]]:
     """Run *script* on *path* in another process, close, and return what *query* says."""
-    line = [sys.executable, "-c", _RUN, str(path), script, query]
-    done = subprocess.run(line, check=False, capture_output=True, text=True)
+    line = [sys.executable, "-c", _RUN, str(path), query]
+    done = subprocess.run(line, input=script, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout))
 
 
-def dump(path: Path) -> list[str]:
-    """Return the content of a database that nobody uses as SQL."""
-    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as con:
-        return list(con.iterdump())
+def dump(path: Path) -> list[object]:
+    """Return all that a database that nobody uses holds: its schema, then the rows of its tables with their rowids."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as con:
+        schema = con.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2").fetchall()
+        found: list[object] = list(schema)
+        for _, name, _, sql in (each for each in schema if each[0] == "table"):
+            columns = "*" if "WITHOUT ROWID" in sql else "rowid, *"
+            quoted = name.replace('"', '""')
+            found += [name, *con.execute(f'SELECT {columns} FROM "{quoted}" ORDER BY 1, 2')]
+        return found
 
 
 def sqlite_path(source: Source) -> Path:

@@ -100,7 +100,8 @@ class _Copying:
             if logged and live.shares_a_log():
                 # As long as our lock is held its last user cannot take log and index away, so opening makes neither.
                 return self._held(live, header, "online backup, WAL, one transaction")
-        if logged:
+            hot = live.has_hot_journal()
+        if logged or hot:
             return copy_at_rest(live, self._copy, self._clock)
         try:
             return self._with_rollback_journal(live, header)
@@ -160,7 +161,7 @@ class _Copying:
                     raise NotNowError
                 return
             patience.renew()
-            seen += 0 <= least < remaining
+            seen += 0 <= least <= remaining
             least = remaining
             if restarts and seen >= restarts:
                 raise _RestartedError

@@ -25,6 +25,7 @@ from flybackup.sources.sqlite.header import HEADER_BYTES, Header, parse_header
 
 _FLOCK = struct.Struct("hhqqi4x")
 _PENDING = (0x40000000, 1)
+_RESERVED = (0x40000001, 1)
 _SHARED = (0x40000002, 510)
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -115,6 +116,27 @@ class LiveFile:
             return holders.user_of(fd) is not None and self.real.beside("-wal").exists()
         finally:
             os.close(fd)
+
+    def has_hot_journal(self) -> bool:
+        """Tell, by SQLite's own rule, whether the last writer died in a transaction that has to be rolled back.
+
+        To be asked while `guarded`: a journal that has begun is hot when nobody has reserved the database for writing.
+        SQLite must not be asked: run by root it gives the journal an owner, which changes it.
+        """
+        try:
+            fd = os.open(self.real.beside("-journal"), _OPEN_FLAGS)
+        except FileNotFoundError:
+            return False
+        try:
+            begun = os.read(fd, 1) not in (b"", b"\0")
+        finally:
+            os.close(fd)
+        return begun and self._reserved() is None
+
+    def _reserved(self) -> int | None:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_RESERVED, 0)
+        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self.fd, fcntl.F_GETLK, asked))
+        return None if kind == fcntl.F_UNLCK else int(pid)
 
     def identities(self) -> dict[str, Identity]:
         """Return the state of the database ("" in the answer) and of its logs that hold something, as they lie there.

@@ -34,7 +34,6 @@ _VIRTUAL = re.compile(
     r"""["'`\[]?(\w+)""",
     re.IGNORECASE,
 )
-_MISSING_COLLATION = re.compile(r"no such collation sequence: (.*)", re.DOTALL)
 
 _SHADOWS = {
     "fts3": ("content", "segments", "segdir"),
@@ -100,27 +99,32 @@ class Measuring:
         self._pool.shutdown(wait=True)
 
     def _measure(self) -> Measured:
-        with sqlite_errors(f"SQLite cannot read {self._name}", hint=_UNREADABLE), frozen_connection(self._path) as con:
+        with sqlite_errors(f"SQLite cannot read {self._name}", hint=_UNREADABLE):
+            with self._opened() as con:
+                counted = _counted(con, tables_of(con), checksums=self._checksums)
+            with self._opened() as con:  # to which no order is lent
+                return _checked(con, counted)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        with frozen_connection(self._path) as con:
             self._connection = con
             con.set_progress_handler(self._stop.is_set, 1_000_000)
             try:
-                return measure(con, checksums=self._checksums)
+                yield con
             finally:
                 self._connection = None
 
 
 @dataclass(slots=True)
-class _Tables:
+class _Counted:
     facts: dict[str, TableFacts] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def measure(con: sqlite3.Connection, *, checksums: bool) -> Measured:
-    """Return everything that is known of the database. Raise `sqlite3.Error` when not even its schema can be read."""
-    found = tables_of(con)
-    counted = _counted(con, found, checksums=checksums)
-    findings, unchecked = _integrity(con, found)
+def _checked(con: sqlite3.Connection, counted: _Counted) -> Measured:
+    findings, unchecked = _integrity(con)
     return Measured(
         tables=counted.facts,
         integrity=findings[0] if findings else "not checked" if unchecked else "ok",
@@ -155,8 +159,10 @@ def _module(sql: str | None) -> str:
     return found[1].lower() if found else ""
 
 
-def _counted(con: sqlite3.Connection, found: list[Table], *, checksums: bool) -> _Tables:
-    tables = _Tables()
+def _counted(con: sqlite3.Connection, found: list[Table], *, checksums: bool) -> _Counted:
+    """Raise `sqlite3.Error` when not even the schema can be read."""
+    tables = _Counted()
+    _lend_orders(con)
     for table in found:
         if table.module is not None and table.module not in _SHADOWS:
             tables.warnings.append(f"{key_of(table)} is a virtual table ({table.module or 'unknown'}): not counted")
@@ -173,22 +179,25 @@ def _counted(con: sqlite3.Connection, found: list[Table], *, checksums: bool) ->
 
 
 def _facts(con: sqlite3.Connection, table: Table, *, checksums: bool) -> TableFacts:
-    # Not from an index: the rows are what the table holds, and an index may be ordered as only the application knows.
-    count = f"SELECT count(*) FROM {quoted(table.name)} NOT INDEXED"  # noqa: S608 - quoted
-    rows = int(_ask(con, count).fetchone()[0])
-    return TableFacts(rows=rows, checksum=_checksum(con, table) if checksums else None)
+    return TableFacts(rows=_count(con, table), checksum=_checksum(con, table) if checksums else None)
 
 
-def _ask(con: sqlite3.Connection, sql: str) -> sqlite3.Cursor:
-    """Execute; orders that the application defines are replaced by any other, which no sum or count depends on."""
-    while True:
-        try:
-            return con.execute(sql)
-        except sqlite3.OperationalError as exc:
-            missing = _MISSING_COLLATION.fullmatch(str(exc))
-            if missing is None:
-                raise
-            con.create_collation(missing[1], lambda a, b: (a > b) - (a < b))
+def _count(con: sqlite3.Connection, table: Table) -> int:
+    """Count the rows of the table itself: an index may be damaged."""
+    return int(con.execute(f"SELECT count(*) FROM {quoted(table.name)} NOT INDEXED").fetchone()[0])  # noqa: S608 - quoted
+
+
+def _lend_orders(con: sqlite3.Connection) -> None:
+    """Define the collations that only the application knows, in any way: no sum or count depends on the order.
+
+    To be done before anything is asked: SQLite remembers which index it could not use.
+    """
+    wanted = con.execute(
+        "SELECT DISTINCT x.coll FROM sqlite_schema s, pragma_index_list(s.name) i, pragma_index_xinfo(i.name) x "
+        "WHERE s.type = 'table' AND upper(x.coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM')"
+    )
+    for (name,) in wanted.fetchall():
+        con.create_collation(name, lambda a, b: (a > b) - (a < b))
 
 
 def _checksum(con: sqlite3.Connection, table: Table) -> str:
@@ -200,7 +209,7 @@ def _checksum(con: sqlite3.Connection, table: Table) -> str:
     total = 0
     con.text_factory = _text
     try:
-        for row in _ask(con, f"SELECT {columns} FROM {quoted(table.name)}"):  # noqa: S608 - quoted
+        for row in con.execute(f"SELECT {columns} FROM {quoted(table.name)}"):  # noqa: S608 - quoted
             total += int.from_bytes(digest(msgspec.msgpack.encode(row)))
     finally:
         con.text_factory = str
@@ -220,7 +229,7 @@ def _stored_columns(con: sqlite3.Connection, table: Table) -> list[str]:
     return [str(name) for (name,) in found.fetchall()]
 
 
-def _integrity(con: sqlite3.Connection, tables: list[Table]) -> tuple[list[str], list[str]]:
+def _integrity(con: sqlite3.Connection) -> tuple[list[str], list[str]]:
     """Return what is damaged and what could not be checked: constraints may call what only the application has."""
     try:
         return _check(con, f"PRAGMA integrity_check({_FINDINGS})"), []
@@ -228,7 +237,7 @@ def _integrity(con: sqlite3.Connection, tables: list[Table]) -> tuple[list[str],
         if not error_name(exc).startswith("SQLITE_ERROR"):
             raise
     findings, unchecked = [], []
-    for table in tables:
+    for table in tables_of(con):
         try:
             findings += _check(con, f"PRAGMA integrity_check({quoted(table.name)})")
         except sqlite3.OperationalError as exc:
