@@ -62,6 +62,7 @@ class _Copying:
         self._copy = copy
         self._clock = clock
         self._bound_seconds = bound_seconds
+        self._must_hold = False
 
     def take(self) -> Copied:
         patience = _Patience(self._clock, self._bound_seconds)
@@ -110,12 +111,14 @@ class _Copying:
 
     def _with_rollback_journal(self, live: LiveFile, header: Header) -> str:
         """A reader blocks a commit: let go after each step, and only where that never ends hold on."""
+        if self._must_hold:
+            return self._held(live, header, "online backup, rollback journal, one transaction")
         try:
             with self._live(live) as con:
                 count = self._backup(con, header, self._watch(restarts=RESTARTS))
-        except _RestartedError:
-            Family(self._copy, SUFFIXES).remove()
-            return self._held(live, header, "online backup, rollback journal, one transaction")
+        except _RestartedError as exc:
+            self._must_hold = True  # from the next moment on at which no writer has the file
+            raise NotNowError from exc
         return f"online backup, rollback journal, {count} step{'s' if count > 1 else ''}"
 
     def _held(self, live: LiveFile, header: Header, method: str) -> str:
