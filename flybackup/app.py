@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from flybackup.clock import Clock, SystemClock
 from flybackup.config import (
+    CommandSourceConfig,
     DuckdbSourceConfig,
     PostgresSourceConfig,
     RepositoryConfig,
@@ -36,7 +37,7 @@ from flybackup.stores.retrying import RetryingStore
 
 _CACHE_BYTES = 512 * 1024 * 1024
 _AWS_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_LATER_KINDS = ("sqlite", "volume", "command")
+_LATER_KINDS = ("sqlite", "volume")
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _LATER = "DuckDB files and PostgreSQL databases are what it can back up."
 
@@ -103,18 +104,23 @@ def open_repository(store: Store, env: Mapping[str, str], *, prompt: Callable[[]
     return open_with_passphrase(store, passphrase(env, prompt))
 
 
-def source_for(config: SourceConfig) -> Source:
-    """Return the place that a configured source describes."""
+def source_for(config: SourceConfig, env: Mapping[str, str] = os.environ) -> Source:
+    """Return the place that a configured source describes. The user's commands get *env* without our secrets."""
     checksums = config.verify == "checksums"
     if isinstance(config, DuckdbSourceConfig):
         return _duckdb(config.path, checksums=checksums)
     if isinstance(config, PostgresSourceConfig):
         return _postgres(config.url, checksums=checksums)
+    if isinstance(config, CommandSourceConfig):
+        return _command(config, env)
     raise AssertionError(f"unreachable: {type(config)}")
 
 
 def source_at(kind: str, location: str) -> Source:
-    """Return the place of *kind* at *location*: a path, or a URL for `postgres`. Raise `ConfigError`."""
+    """Return the place of *kind* at *location*: a path, or a URL for `postgres`. Raise `ConfigError`.
+
+    What a `command` dumped can be put into any file.
+    """
     if kind == "duckdb":
         if "://" in location:
             raise ConfigError(f"a DuckDB database is a file, not {redact_url(location)}", hint="Name a path.")
@@ -123,6 +129,8 @@ def source_at(kind: str, location: str) -> Source:
         if not is_postgres_url(location):
             raise ConfigError("a PostgreSQL database is named by a URL", hint="Write postgresql://user@host/database.")
         return _postgres(postgres_url(location), checksums=False)
+    if kind == "command":
+        return _dump_file(location)
     later = kind in _LATER_KINDS
     raise ConfigError(f"{kind}: {'not in this version yet' if later else 'no kind of source'}", hint=_LATER)
 
@@ -159,6 +167,29 @@ def _duckdb(path: Path, *, checksums: bool) -> Source:
     from flybackup.sources.duckdb.source import DuckdbSource  # noqa: PLC0415
 
     return DuckdbSource(path, checksums=checksums)
+
+
+def _command(config: CommandSourceConfig, env: Mapping[str, str]) -> Source:
+    from flybackup.sources.command import Commands, CommandSource, without_secrets  # noqa: PLC0415
+
+    commands = Commands(
+        dump=config.dump,
+        restore=config.restore,
+        count=config.count,
+        timeout_seconds=config.timeout.total_seconds() if config.timeout else None,
+    )
+    return CommandSource(commands, without_secrets(env, config.env))
+
+
+def _dump_file(location: str) -> Source:
+    from flybackup.sources.command import DumpFile  # noqa: PLC0415
+
+    if "://" in location:
+        raise ConfigError(
+            f"a command's dump goes into a file or to the configured source, not to {redact_url(location)}",
+            hint="Name a path, or the source.",
+        )
+    return DumpFile(Path(location))
 
 
 def _postgres(url: str, *, checksums: bool) -> Source:

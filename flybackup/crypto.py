@@ -36,6 +36,11 @@ def digest(data: Buffer) -> bytes:
     return blake3(data).digest()
 
 
+def new_digest() -> blake3:
+    """Return a BLAKE3-256 that is fed with `update`, for what comes in pieces."""
+    return blake3()
+
+
 def keyed_digest(key: bytes, data: Buffer) -> bytes:
     """Return the keyed BLAKE3-256 of *data*."""
     return blake3(data, key=key).digest()

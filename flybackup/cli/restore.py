@@ -1,15 +1,12 @@
 """`flybackup restore` and `flybackup verify`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
-from flybackup.app import source_at
 from flybackup.cli.context import Context, with_context
 from flybackup.cli.group import Command
 from flybackup.cli.progress import progress
-from flybackup.config import redact_url
 from flybackup.errors import VerificationError
 from flybackup.operations.restore import RestoreRequest, restore as restore_snapshot
 from flybackup.operations.select import select
@@ -22,7 +19,11 @@ from flybackup.sources import RestoreOptions
 @click.command(cls=Command)
 @click.argument("snapshot")
 @click.option(
-    "--to", "target", metavar="TARGET", required=True, help="A file for duckdb; a postgresql:// URL for postgres."
+    "--to",
+    "target",
+    metavar="TARGET",
+    required=True,
+    help="A file for duckdb and command, a postgresql:// URL for postgres, or a configured source.",
 )
 @click.option("--replace", is_flag=True, help="Replace what is there; it is kept aside.")
 @click.option(
@@ -48,19 +49,18 @@ def restore(
     """Restore SNAPSHOT beside the target, verify it, then move it into place.
 
     A SNAPSHOT is an id or a unique prefix of one, SOURCE (its newest), or SOURCE@2026-11-20T03:00 (the newest at or
-    before that time). An existing target is refused without --replace. Exit code 23: what was read did not verify,
-    and the target was not touched.
+    before that time). An existing target is refused without --replace, and so is the restore command of a configured
+    source, which writes where it likes. Exit code 23: what was read did not verify, and the target was not touched, as
+    far as it could be restored beside.
     """
     repository = context.repository()
     found = select(repository, snapshot, timezone=context.zone)
-    target = absolute(target)
-    place = source_at(found.kind, target)
+    shown, place = context.place(found.kind, target)
     options = RestoreOptions(replace=replace, tables=tables, jobs=jobs)
     with (
         context.scratch() as scratch,
         progress("restore", found.source, quiet=context.options.quiet) as on_progress,
     ):
-        shown = redact_url(target)
         request = RestoreRequest(shown, scratch, options, verify=verify, dry_run=dry_run)
         report = restore_snapshot(repository, found, place, request, clock=context.clock, on_progress=on_progress)
     text = restore_text(report, found, zone=context.zone, now=context.clock.now(), dry_run=dry_run)
@@ -75,18 +75,11 @@ def restore(
 def verify(context: Context, *, snapshot: str, target: str) -> int:
     """Measure TARGET and compare it with what was measured when SNAPSHOT was taken. Changes neither.
 
-    Exit code 23 when they differ.
+    A TARGET is a path, a URL, or the name of a configured source. Exit code 23 when they differ.
     """
     found = select(context.repository(), snapshot, timezone=context.zone)
-    target = absolute(target)
-    place = source_at(found.kind, target)
+    shown, place = context.place(found.kind, target)
     with context.scratch() as scratch, progress("verify", found.source, quiet=context.options.quiet):
-        shown = redact_url(target)
         report = verify_target(found, place, target=shown, scratch=scratch, clock=context.clock)
     context.say(restore_document(report), verify_text(report, found, zone=context.zone))
     return 0 if report.verified else VerificationError.exit_code
-
-
-def absolute(target: str) -> str:
-    """Return *target* as it can be found from anywhere: reports and undo commands are read later, elsewhere."""
-    return target if "://" in target else str(Path(target).absolute())

@@ -30,7 +30,7 @@ from flybackup.config.values import (
 )
 from flybackup.errors import ConfigError
 
-_LATER_TYPES = ("sqlite", "volume", "command")
+_LATER_TYPES = ("sqlite", "volume")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_REPOSITORY = (
     'repository.url: is missing; write url = "s3://BUCKET/PREFIX" or "file:///DIRECTORY" under [repository], '
@@ -175,11 +175,14 @@ def _volume(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
 
 
 def _command(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
+    if common["verify"] == "checksums":
+        table.complain("verify", "checksums are for databases; what a command counts are rows")
     line = read.shell_line if table.take("shell", read.flag, default=False) else read.argv
     return CommandSourceConfig(
         dump=table.require("dump", line, ()),
         restore=table.take("restore", line, ()),
         count=table.take("count", line, ()),
+        env=table.take("env", read.environment, {}),
         timeout=table.take("timeout", read.duration, None),
         **common,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from flybackup.chunking import Extent
 from flybackup.clock import Clock
@@ -11,7 +12,7 @@ from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot, TableF
 from flybackup.operations.verify import Comparison, RestoreReport, compare, has_checksums
 from flybackup.reading import Reader
 from flybackup.repository import Repository
-from flybackup.sources import Restoration, RestoreOptions, Source, Stream
+from flybackup.sources import InTarget, Restoration, RestoreOptions, Source, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ def restore(
 ) -> RestoreReport:
     """Restore *snapshot* into the location *source* and return what was compared.
 
-    When verification fails the target is left as it was, and the report says where the restored data was kept.
+    When verification fails the target is left as it was, and the report says where the restored data was kept; unless
+    nothing could be restored beside it (`InTarget`).
     Raise `WrongKeyError` with only the write key, `IntegrityError` for damaged objects, `RefusedError` for a target
     that is taken or in use.
     """
@@ -48,44 +50,56 @@ def restore(
     with Reader(repository, repository.load_index_for_reading(damaged)) as reader:
         streams = _Streams(reader, snapshot, on_progress)
         if request.dry_run:
-            compared, notes = _dry_run(streams)
+            compared, notes, changed = _dry_run(streams)
         else:
             with source.restore(streams.read(), options, request.scratch) as restoration:
-                compared, notes = _finish(restoration, facts, verify=request.verify)
+                compared, notes, changed = _finish(restoration, facts, verify=request.verify)
     return RestoreReport(
         snapshot=snapshot.id,
         target=request.target,
-        verified=request.verify and not request.dry_run and compared.ok,
+        verified=request.verify and not request.dry_run and compared.ok and compared.looked,
         tables=compared.tables,
         files=compared.files,
         bytes=streams.bytes,
         seconds=round(clock.monotonic() - begun, 3),
         problems=compared.problems,
+        target_changed=changed,
         notes=(*notes, *(f"Not needed for this, but damaged: {damage}. Run: flybackup check" for damage in damaged)),
     )
 
 
-def _finish(restoration: Restoration, facts: Facts, *, verify: bool) -> tuple[Comparison, tuple[str, ...]]:
+class _Outcome(NamedTuple):
+    compared: Comparison
+    notes: tuple[str, ...]
+    target_changed: bool
+
+
+def _finish(restoration: Restoration, facts: Facts, *, verify: bool) -> _Outcome:
     if not verify:
-        return Comparison((), None, ()), restoration.publish()
+        return _Outcome(Comparison((), None, ()), restoration.publish(), target_changed=True)
     compared = compare(facts, restoration.probe(checksums=has_checksums(facts)))
     if compared.ok:
-        return compared, restoration.publish()
-    return compared, (f"The target was not touched. What was restored is kept at {restoration.keep()}.",)
+        return _Outcome(compared, restoration.publish(), target_changed=True)
+    if isinstance(restoration, InTarget):
+        told = f"Nothing could be restored beside the target: {restoration.keep()}."
+        return _Outcome(compared, (told,), target_changed=True)
+    told = f"The target was not touched. What was restored is kept at {restoration.keep()}."
+    return _Outcome(compared, (told,), target_changed=False)
 
 
-def _dry_run(streams: "_Streams") -> tuple[Comparison, tuple[str, ...]]:
+def _dry_run(streams: "_Streams") -> _Outcome:
     names = []
     for entry in streams.entries():
         names.append(entry.path)
         streams.bytes += entry.size
-    return Comparison((), None, ()), (f"Nothing was written. Would restore: {', '.join(names)}.",)
+    told = f"Nothing was written. Would restore: {', '.join(names)}."
+    return _Outcome(Comparison((), None, ()), (told,), target_changed=False)
 
 
 def _wanted(facts: Facts, options: RestoreOptions) -> Facts:
     """Return the facts of the tables asked for. Raise `ConfigError` for a table the snapshot does not have."""
-    if not options.tables:
-        return facts
+    if not options.tables or facts.dump_digest is not None:
+        return facts  # of a dump of unknown form single tables cannot be restored: its source says so
     found: dict[str, TableFacts] = {}
     for wanted in options.tables:
         names = [name for name in facts.tables if wanted in (name, name.partition(".")[2])]
