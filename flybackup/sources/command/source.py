@@ -1,6 +1,6 @@
 """The command source: captured, restored and measured by programs of the user."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,7 +20,13 @@ from flybackup.sources.command.environment import Environment
 from flybackup.sources.programs import arrival
 from flybackup.sources.programs.running import GRACE_SECONDS, Invocation, Program, running
 
+Counted = Literal["dump", "target"]
+
+COUNTS: Final = "FLYBACKUP_COUNTS"
+"""The variable that tells a `count` command what it counts (`Counted`)."""
+_NOTHING: Final[Mapping[str, str]] = {}
 _TOLD_LINES: Final = 5
+_HINTS: Final = {"restore": "A part of the data may have been written. Remove the cause and restore again."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,7 @@ class CommandSource:
             raise RefusedError(what, hint=hint)
         for stream in only_dump(streams):
             self._load(arrival.in_order(stream, scratch))
-        yield CommandRestoration(self)
+        yield CommandRestoration(self, counted=bool(options.facts.tables))
 
     def _load(self, blocks: Iterator[bytes | bytearray | memoryview]) -> None:
         # A command may empty the target first: it is not started before the store has given something.
@@ -86,21 +92,29 @@ class CommandSource:
         """Run `count`. Raise `ConfigError` when there is none."""
         if not self._commands.count:
             raise ConfigError("the source has no `count` command, so nothing can be compared", hint="Configure one.")
-        return Facts(tables=self.tables(), engine=self._commands.program)
+        return Facts(tables=self.tables("target"), engine=self._commands.program)
 
-    def tables(self) -> dict[str, TableFacts]:
-        """Return what `count` prints; without one, nothing."""
+    @property
+    def counts(self) -> bool:
+        return bool(self._commands.count)
+
+    def tables(self, of: Counted) -> dict[str, TableFacts]:
+        """Return what `count` prints; without one, nothing. The command is told what it counts: only of a dump may it
+        give numbers that were noted while it was written."""
         if not self._commands.count:
             return {}
-        with self._running("count", self._commands.count) as program:
+        with self._running("count", self._commands.count, extra={COUNTS: of}) as program:
             return counting.tables(counting.printed(program.output()))
 
     @contextmanager
-    def _running(self, which: str, arguments: tuple[str, ...], *, feeding: bool = False) -> Iterator[Program]:
+    def _running(
+        self, which: str, arguments: tuple[str, ...], *, feeding: bool = False, extra: Mapping[str, str] = _NOTHING
+    ) -> Iterator[Program]:
         invocation = Invocation(
             arguments=arguments,
-            environment=self._environment.variables,
+            environment={**self._environment.variables, **extra},
             subject=which,
+            hint=_HINTS.get(which, ""),
             hide=self._environment.hide,
             timeout_seconds=self._commands.timeout_seconds,
             grace_seconds=self._commands.grace_seconds,
@@ -126,7 +140,7 @@ class CommandCapture:
         if self._digest is None:
             raise SourceError("the dump was not read to its end")
         name = self._commands.program
-        facts = Facts(tables=self._source.tables(), engine=name, dump_digest=self._digest)
+        facts = Facts(tables=self._source.tables("dump"), engine=name, dump_digest=self._digest)
         return Captured(facts, f"output of {name}", self._complaints())
 
     def _extents(self) -> Iterator[Extent]:
@@ -148,11 +162,16 @@ class CommandRestoration:
 
     in_target: Literal[True] = True
 
-    def __init__(self, source: CommandSource) -> None:
+    def __init__(self, source: CommandSource, *, counted: bool) -> None:
         self._source = source
+        self._counted = counted
 
     def probe(self, *, checksums: bool) -> Facts:  # noqa: ARG002  # of the seam; there are none
-        return Facts(tables=self._source.tables())
+        """Run `count`. Raise `SourceError` when there is none, but the snapshot has counts to compare with."""
+        if self._counted and not self._source.counts:
+            what = "the restore command ended well, but what it wrote cannot be counted: there is no `count` command"
+            raise SourceError(what, hint="Configure one and say `flybackup verify`; or restore with --no-verify.")
+        return Facts(tables=self._source.tables("target"))
 
     def publish(self) -> tuple[str, ...]:
         return ("The restore command wrote it there itself: what was there before is not kept, and there is no undo.",)
