@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -244,17 +245,9 @@ def test_doctor_tells_of_programs_that_are_not_there(ready: Program) -> None:
 
 def test_counts_of_the_very_dump(ready: Program, database: Path) -> None:
     """The example of docs/sources.md: SQLite copies itself, the copy is dumped and counted."""
+    documented = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
     script = ready.cwd / "app-backup"
-    script.write_text("""#!/bin/sh
-set -eu
-copy=app.copy.db
-sql="SELECT json_object('cats', (SELECT count(*) FROM cats))"
-case "$1" in
-dump)    rm -f $copy; sqlite3 app.db ".backup $copy"; sqlite3 $copy .dump ;;
-count)   if [ "$FLYBACKUP_COUNTS" = dump ]; then db=$copy; else db=app.db; fi; sqlite3 $db "$sql" ;;
-restore) rm -f app.new.db; sqlite3 -bail app.new.db; mv app.new.db app.db ;;
-esac
-""")
+    script.write_text(textwrap.dedent(documented.split("```sh\n", 1)[1].split("```", 1)[0]))
     script.chmod(0o755)
     before = rows(database)
     configure(ready, **{name: ["./app-backup", name] for name in ("dump", "restore", "count")})

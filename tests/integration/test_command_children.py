@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.postgres import until
+from servers.postgres import command_lines, until
 
 from flybackup.chunking import Extent
 from flybackup.errors import ConfigError, RefusedError, SourceError
@@ -374,17 +374,23 @@ os._exit(0)
 
 
 def test_what_a_successful_one_leaves_running_is_left_alone(tmp_path: Path) -> None:
+    answered = tmp_path / "answered"
+    code = f"""
+import signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: (open({str(answered)!r}, "w").close(), sys.exit()))
+print(flush=True)
+signal.pause()
+"""
     leaving = f"""
-other = subprocess.Popen([sys.executable, "-c", "import signal\\nsignal.pause()"],
-    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+other = subprocess.Popen([sys.executable, "-c", {code!r}], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+other.stdout.readline()
 open({str(tmp_path / "pids")!r}, "w").write(str(other.pid))
 write(b"x"); sys.stdout.flush()
 os._exit(0)
 """
     assert captured(source(leaving), tmp_path)[0] == b"x"
-    (left,) = pids(tmp_path)
-    assert not gone(left)
-    os.kill(left, signal.SIGKILL)
+    os.kill(pids(tmp_path)[0], signal.SIGUSR1)
+    until(answered.exists)
 
 
 # Restoring
@@ -431,15 +437,14 @@ open({str(out)!r}, "wb").write(data)
 
 
 def test_a_restore_is_not_started_before_the_store_has_given_something(tmp_path: Path) -> None:
-    begun = tmp_path / "begun"
+    mark = f"# {tmp_path}"
 
     def missing(_: int) -> bytes:
+        assert not any(mark in line for line in command_lines())
         raise SourceError("the store went away")
 
-    code = f"open({str(begun)!r}, 'w').close(); sys.stdin.read()"
     with pytest.raises(SourceError, match="the store went away"):
-        restored(source(restore=code), map(missing, range(2)), tmp_path)
-    assert not begun.exists()
+        restored(source(restore=f"sys.stdin.read() {mark}"), map(missing, range(2)), tmp_path)
 
 
 def test_an_empty_dump_is_loaded_as_well(tmp_path: Path) -> None:
