@@ -32,6 +32,7 @@ EXTENT_BYTES: Final = 1024 * 1024
 GRACE_SECONDS: Final = 5.0
 _PIPE_BYTES: Final = 1024 * 1024
 _TOLD_LINES: Final = 10
+_REAP_SECONDS: Final = 10.0
 # The end of a program shows in no pipe when something it left behind holds them; so it is looked for, ever less often.
 _SHORTEST_LOOK_SECONDS: Final = 0.001
 _LONGEST_LOOK_SECONDS: Final = 0.1
@@ -141,7 +142,7 @@ class Program:
             if pipe is not None:
                 pipe.close()
         with suppress(subprocess.TimeoutExpired):  # of another user's program (sudo), which we may not kill
-            self._process.wait(self._invocation.grace_seconds)
+            self._process.wait(_REAP_SECONDS)
 
     def _fill(self, view: memoryview) -> int:
         pipe = cast("FileIO", self._process.stdout)
