@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from flybackup.clock import Clock, SystemClock
 from flybackup.config import (
+    CommandSourceConfig,
     DuckdbSourceConfig,
     PostgresSourceConfig,
     RepositoryConfig,
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 
 _CACHE_BYTES = 512 * 1024 * 1024
 _AWS_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_LATER_KINDS = ("command",)
-_LATER = "DuckDB and SQLite files, PostgreSQL databases and directories are what it can back up."
+_KNOWN = "DuckDB and SQLite files, PostgreSQL databases, directories and configured commands can be backed up."
 
 
 def open_store(
@@ -108,8 +108,8 @@ def open_repository(store: Store, env: Mapping[str, str], *, prompt: Callable[[]
     return open_with_passphrase(store, passphrase(env, prompt))
 
 
-def source_for(config: SourceConfig) -> Source:
-    """Return the place that a configured source describes."""
+def source_for(config: SourceConfig, env: Mapping[str, str] = os.environ) -> Source:
+    """Return the place that a configured source describes. The user's commands get *env* without our secrets."""
     checksums = config.verify == "checksums"
     if isinstance(config, DuckdbSourceConfig):
         return _duckdb(config.path, checksums=checksums)
@@ -119,11 +119,16 @@ def source_for(config: SourceConfig) -> Source:
         return _volume(config.path, checksums=checksums, exclude=config.exclude, one_file_system=config.one_file_system)
     if isinstance(config, SqliteSourceConfig):
         return _sqlite(config.path, checksums=checksums)
+    if isinstance(config, CommandSourceConfig):
+        return _command(config, env)
     raise AssertionError(f"unreachable: {type(config)}")
 
 
 def source_at(kind: str, location: str) -> Source:
-    """Return the place of *kind* at *location*: a path, or a URL for `postgres`. Raise `ConfigError`."""
+    """Return the place of *kind* at *location*: a path, or a URL for `postgres`. Raise `ConfigError`.
+
+    What a `command` dumped can be put into any file.
+    """
     if kind == "duckdb":
         return _duckdb(_file(location), checksums=False)
     if kind == "sqlite":
@@ -136,8 +141,9 @@ def source_at(kind: str, location: str) -> Source:
         if "://" in location:
             raise ConfigError(f"a volume is a directory, not {redact_url(location)}", hint="Name a path.")
         return _volume(Path(location), checksums=False)
-    later = kind in _LATER_KINDS
-    raise ConfigError(f"{kind}: {'not in this version yet' if later else 'no kind of source'}", hint=_LATER)
+    if kind == "command":
+        return _dump_file(location)
+    raise ConfigError(f"{kind}: no kind of source", hint=_KNOWN)
 
 
 def _file(location: str) -> Path:
@@ -151,7 +157,7 @@ def recognise(location: str, env: Mapping[str, str] = os.environ) -> tuple[str, 
     if is_postgres_url(location):
         return "postgres", source_name(database_name(location, env))
     if "://" in location:
-        raise ConfigError(f"no kind of source is at {redact_url(location)}", hint=_LATER)
+        raise ConfigError(f"no kind of source is at {redact_url(location)}", hint=_KNOWN)
     path = Path(location)
     if path.is_dir():
         return "volume", source_name(path.resolve().name)
@@ -175,7 +181,7 @@ def _kind_of_file(path: Path) -> str:
         raise ConfigError(
             f"{path} is empty: no database yet, or none any more", hint="Back it up when it holds something."
         )
-    raise ConfigError(f"{path} is no database that flybackup knows", hint=_LATER)
+    raise ConfigError(f"{path} is no database that flybackup knows", hint=_KNOWN)
 
 
 def _duckdb(path: Path, *, checksums: bool) -> Source:
@@ -209,6 +215,29 @@ def _sqlite(path: Path, *, checksums: bool) -> Source:
     from flybackup.sources.sqlite.source import SqliteSource  # noqa: PLC0415
 
     return SqliteSource(path, checksums=checksums)
+
+
+def _command(config: CommandSourceConfig, env: Mapping[str, str]) -> Source:
+    from flybackup.sources.command import Commands, CommandSource, without_secrets  # noqa: PLC0415
+
+    commands = Commands(
+        dump=config.dump,
+        restore=config.restore,
+        count=config.count,
+        timeout_seconds=config.timeout.total_seconds() if config.timeout else None,
+    )
+    return CommandSource(commands, without_secrets(env, config.env))
+
+
+def _dump_file(location: str) -> Source:
+    from flybackup.sources.command import DumpFile  # noqa: PLC0415
+
+    if "://" in location:
+        raise ConfigError(
+            f"a command's dump goes into a file or to the configured source, not to {redact_url(location)}",
+            hint="Name a path, or the source.",
+        )
+    return DumpFile(Path(location))
 
 
 def _postgres(url: str, *, checksums: bool) -> Source:

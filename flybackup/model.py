@@ -79,8 +79,9 @@ class Facts:
     `tables` is keyed `schema.table` (see `table_key`), in a volume `path:schema.table`. `sequences` hold the last
     value: a restored one may not be lower. Of a volume, `files` counts the files, `file_bytes` sums their sizes, and
     `tree_digest` (hexadecimal) is that of `tree.TreeTally`. `engine` says what wrote the data ("DuckDB v2.0.0 …",
-    "PostgreSQL 18.1"); it is empty where nobody could count tables. `details` is what a restore may need to know, as
-    text (client version, extensions, encoding).
+    "PostgreSQL 18.1"); it is empty where nobody could count tables. `dump_digest` (hexadecimal) is the BLAKE3-256 of a
+    command's dump, or of the file that it was restored to. `details` is what a restore may need to know, as text
+    (client version, extensions, encoding).
     """
 
     tables: dict[str, TableFacts] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Facts:
     tree_digest: str | None = None
     engine: str = ""
     sequences: dict[str, int] = field(default_factory=dict)
+    dump_digest: str | None = None
     details: dict[str, str] = field(default_factory=dict)
 
 

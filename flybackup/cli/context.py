@@ -18,9 +18,10 @@ from flybackup.allocator import keep_freed_memory
 from flybackup.cli.localtime import LocalZone
 from flybackup.cli.options import Options, options_of
 from flybackup.cli.scratch import scratch_directory
+from flybackup.cli.targets import absolute
 from flybackup.cli.terminal import print_blocks
 from flybackup.clock import Clock, SystemClock
-from flybackup.config import Config, load_config, passphrase
+from flybackup.config import Config, load_config, passphrase, redact_url
 from flybackup.errors import ConfigError
 from flybackup.logs import start_logging
 from flybackup.report.documents import Document
@@ -70,7 +71,20 @@ class Context:
         return chosen
 
     def configured_source(self, name: str) -> Source:
-        return app.source_for(self.config.sources[name])
+        return app.source_for(self.config.sources[name], self.env)
+
+    def place(self, kind: str, target: str) -> tuple[str, Source]:
+        """Return what a *target* for snapshots of *kind* is called in reports, and itself.
+
+        A target is the name of a configured source, else a path or URL; `./app` is a path, whatever is configured.
+        """
+        configured = self.config.sources.get(target)
+        if configured is None:
+            return redact_url(absolute(target)), app.source_at(kind, absolute(target))
+        if configured.kind != kind:
+            hint = f"Name a source of that kind, a path or URL. The file of that name is ./{target}"
+            raise ConfigError(f"{target} is configured as {configured.kind}, the snapshot is of {kind}", hint=hint)
+        return target, self.configured_source(target)
 
     def ad_hoc_source(self, location: str) -> tuple[str, Source]:
         """Return what the source at a path or URL is called, and itself."""

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 
 import click
 
-from flybackup.app import source_at
 from flybackup.cli.context import Context, with_context
 from flybackup.cli.group import Command
 from flybackup.cli.progress import progress
 from flybackup.cli.restore_set import SetOptions, refuse_with_set, restore_whole_set
-from flybackup.cli.targets import absolute
-from flybackup.config import redact_url
 from flybackup.errors import VerificationError
 from flybackup.operations.restore import RestoreRequest, restore as restore_snapshot
 from flybackup.operations.select import select
@@ -56,8 +53,9 @@ def restore(
     """Restore SNAPSHOT beside the target, verify it, then move it into place.
 
     A SNAPSHOT is an id or a unique prefix of one, SOURCE (its newest), or SOURCE@2026-11-20T03:00 (the newest at or
-    before that time). An existing target is refused without --replace. Exit code 23: what was read did not verify,
-    and the target was not touched.
+    before that time). An existing target is refused without --replace, and so is the restore command of a configured
+    source, which writes where it likes. Exit code 23: what was read did not verify, and the target was not touched, as
+    far as it could be restored beside.
 
     With --set in place of SNAPSHOT all of a set come back, or none: SET is its id, or one of its snapshots. Each goes
     where its source is configured to be, or to what --to NAME=TARGET says, which may be repeated.
@@ -69,13 +67,11 @@ def restore(
     snapshot, target = one_snapshot_and_target(snapshot, targets)
     repository = context.repository()
     found = select(repository, snapshot, timezone=context.zone)
-    target = absolute(target)
-    place = source_at(found.kind, target)
+    shown, place = context.place(found.kind, target)
     with (
         context.scratch() as scratch,
         progress("restore", found.source, quiet=context.options.quiet) as on_progress,
     ):
-        shown = redact_url(target)
         request = RestoreRequest(shown, scratch, options, verify=verify, dry_run=dry_run)
         report = restore_snapshot(repository, found, place, request, clock=context.clock, on_progress=on_progress)
     text = restore_text(report, found, zone=context.zone, now=context.clock.now(), dry_run=dry_run)
@@ -90,13 +86,11 @@ def restore(
 def verify(context: Context, *, snapshot: str, target: str) -> int:
     """Measure TARGET and compare it with what was measured when SNAPSHOT was taken. Changes neither.
 
-    Exit code 23 when they differ.
+    A TARGET is a path, a URL, or the name of a configured source. Exit code 23 when they differ.
     """
     found = select(context.repository(), snapshot, timezone=context.zone)
-    target = absolute(target)
-    place = source_at(found.kind, target)
+    shown, place = context.place(found.kind, target)
     with context.scratch() as scratch, progress("verify", found.source, quiet=context.options.quiet):
-        shown = redact_url(target)
         report = verify_target(found, place, target=shown, scratch=scratch, clock=context.clock)
     context.say(restore_document(report), verify_text(report, found, zone=context.zone))
     return 0 if report.verified else VerificationError.exit_code

@@ -39,7 +39,7 @@ def restore_whole_set(context: Context, what: str, targets: Sequence[str], optio
     """Restore the set that *what* names and say what came of it. Return the exit code."""
     repository = context.repository()
     found = select_set(repository, what, timezone=context.zone)
-    where = places(found.snapshots, targets, context.config.sources)
+    where = places(found.snapshots, targets, context.config.sources, context.env)
     outcome = _restored(context, repository, found, where, options)
     text = restore_set_text(outcome, found, zone=context.zone, now=context.clock.now(), dry_run=options.dry_run)
     context.say(restore_set_document(outcome, found), text)

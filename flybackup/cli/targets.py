@@ -24,7 +24,10 @@ def absolute(target: str) -> str:
 
 
 def places(
-    snapshots: Sequence[Snapshot], said: Iterable[str], configured: Mapping[str, SourceConfig]
+    snapshots: Sequence[Snapshot],
+    said: Iterable[str],
+    configured: Mapping[str, SourceConfig],
+    env: Mapping[str, str],
 ) -> dict[str, Place]:
     """Return where each source's snapshot goes, by its name: what was *said* as NAME=TARGET, else where its source is
     *configured*. Raise `ConfigError` when one has no place, or two have the same."""
@@ -37,7 +40,7 @@ def places(
     found = {
         each.source: _said(each, named[each.source])
         if each.source in named
-        else _configured(each, configured[each.source])
+        else _configured(each, configured[each.source], env)
         for each in snapshots
     }
     _refuse_same(found)
@@ -62,11 +65,11 @@ def _said(snapshot: Snapshot, target: str) -> Place:
     return Place(source_at(snapshot.kind, target), redact_url(target))
 
 
-def _configured(snapshot: Snapshot, config: SourceConfig) -> Place:
+def _configured(snapshot: Snapshot, config: SourceConfig, env: Mapping[str, str]) -> Place:
     if config.kind != snapshot.kind:
         told = f"{snapshot.source} is configured as {config.kind}, and this snapshot of it is of {snapshot.kind}"
         raise ConfigError(told, hint=f"Say where to: --to {snapshot.source}=TARGET")
-    return Place(source_for(config), _location(snapshot.source, config))
+    return Place(source_for(config, env), _location(snapshot.source, config))
 
 
 def _location(name: str, config: SourceConfig) -> str:

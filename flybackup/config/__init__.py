@@ -7,6 +7,7 @@ from flybackup.config.redaction import redacted
 from flybackup.config.urls import database_name, is_postgres_url, postgres_url, redact_url, source_name
 from flybackup.config.values import (
     AgentConfig,
+    CommandSourceConfig,
     Config,
     DuckdbSourceConfig,
     PostgresSourceConfig,
@@ -19,6 +20,7 @@ from flybackup.config.values import (
 
 __all__ = [
     "AgentConfig",
+    "CommandSourceConfig",
     "Config",
     "DuckdbSourceConfig",
     "PostgresSourceConfig",

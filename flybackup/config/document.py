@@ -30,7 +30,6 @@ from flybackup.config.values import (
 )
 from flybackup.errors import ConfigError
 
-_LATER_TYPES = ("command",)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_REPOSITORY = (
     'repository.url: is missing; write url = "s3://BUCKET/PREFIX" or "file:///DIRECTORY" under [repository], '
@@ -144,9 +143,7 @@ def _source(name: str, table: Table, variables: Variables) -> SourceConfig | Non
     if not _NAME.fullmatch(name):
         table.complain("", "a source's name is made of letters, digits, '.', '_' and '-', 64 at most")
     kind = table.require("type", read.choice(*_KINDS), "")
-    if kind in _LATER_TYPES:
-        table.complain("type", f"{kind} is not in this version yet")
-    if kind not in _KINDS or kind in _LATER_TYPES:
+    if kind not in _KINDS:
         return None  # which of its other keys would be right is not known
     source = _KINDS[kind](table, variables, _common(table))
     table.finish()
@@ -175,11 +172,14 @@ def _volume(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
 
 
 def _command(table: Table, _: Variables, common: dict[str, Any]) -> SourceConfig:
+    if common["verify"] == "checksums":
+        table.complain("verify", "checksums are for databases; what a command counts are rows")
     line = read.shell_line if table.take("shell", read.flag, default=False) else read.argv
     return CommandSourceConfig(
         dump=table.require("dump", line, ()),
         restore=table.take("restore", line, ()),
         count=table.take("count", line, ()),
+        env=table.take("env", read.environment, {}),
         timeout=table.take("timeout", read.duration, None),
         **common,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flybackup.config.urls import redact_url
-from flybackup.config.values import Config, SourceConfig
+from flybackup.config.values import CommandSourceConfig, Config, SourceConfig
 
 _UNITS = (("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -22,7 +22,13 @@ def redacted(config: Config) -> dict[str, Any]:
 
 
 def _source(source: SourceConfig) -> dict[str, Any]:
-    return {"type": source.kind, **_plain(source)}
+    shown = {"type": source.kind, **_plain(source)}
+    if isinstance(source, CommandSourceConfig):
+        # Arguments may be secrets, and values of variables often are: programs and names are shown, and how many.
+        lines = {"dump": source.dump, "restore": source.restore, "count": source.count}
+        shown |= {name: f"{line[0]} and {len(line) - 1} arguments" if line else None for name, line in lines.items()}
+        shown["env"] = sorted(source.env) or None
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

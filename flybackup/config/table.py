@@ -134,11 +134,26 @@ def argv(value: Any) -> tuple[str, ...]:
     """Read a program and its arguments. Arguments may be empty."""
     if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
         raise ValueError('must be an array of strings, such as ["mysqldump", "app"], or a string with shell = true')
-    return (text(value[0]), *value[1:])
+    return (_passable(text(value[0])), *map(_passable, value[1:]))
 
 
 def shell_line(value: Any) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", text(value))
+    return ("/bin/sh", "-c", _passable(text(value)))
+
+
+def environment(value: Any) -> dict[str, str]:
+    """Read variables for a program. Values may be empty."""
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise ValueError('must be a table of strings, such as { MYSQL_PWD = "${DB_PASSWORD}" }')
+    if wrong := [name for name in value if not name or "=" in name]:
+        raise ValueError(f"{wrong[0]!r} cannot be the name of a variable")
+    return {_passable(name): _passable(inner) for name, inner in value.items()}
+
+
+def _passable(argument: str) -> str:
+    if "\0" in argument:
+        raise ValueError("must not hold the character NUL, which no program can get")
+    return argument
 
 
 def choice(*words: str) -> Callable[[Any], str]:

@@ -78,13 +78,14 @@ class VolumeSourceConfig(SourceConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSourceConfig(SourceConfig):
-    """Each command is a program and its arguments; `restore` and `count` may be empty. None is ended before `timeout`,
-    which is for each of them."""
+    """Each command is a program and its arguments; `restore` and `count` may be empty. `env` are variables that each of
+    them gets beside the agent's, `timeout` how long each may take; None is no limit."""
 
     kind: ClassVar[str] = "command"
     dump: tuple[str, ...] = field(repr=False)
     restore: tuple[str, ...] = field(default=(), repr=False)
     count: tuple[str, ...] = field(default=(), repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: timedelta | None = None
 
 

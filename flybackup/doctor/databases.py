@@ -6,9 +6,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flybackup.clock import Clock, SystemClock
-from flybackup.config import DuckdbSourceConfig, PostgresSourceConfig, SourceConfig, SqliteSourceConfig
+from flybackup.config import (
+    CommandSourceConfig,
+    DuckdbSourceConfig,
+    PostgresSourceConfig,
+    SourceConfig,
+    SqliteSourceConfig,
+)
 from flybackup.doctor import Finding
 from flybackup.report.units import human_bytes
+
+_WITHOUT = {
+    "restore": "Its snapshots can be restored to files only. Is that how you want to load them in an emergency?",
+    "count": "Nothing is counted, so a restore cannot be verified by counts.",
+}
 
 
 def database(name: str, config: SourceConfig, scratch: Path) -> Iterator[Finding]:
@@ -19,6 +30,8 @@ def database(name: str, config: SourceConfig, scratch: Path) -> Iterator[Finding
         yield from _postgres(name, config.url)
     elif isinstance(config, SqliteSourceConfig):
         yield from _sqlite(name, config.path, scratch)
+    elif isinstance(config, CommandSourceConfig):
+        yield from _command(name, config)
 
 
 def _duckdb(name: str, path: Path, scratch: Path, clock: Clock) -> Iterator[Finding]:
@@ -78,3 +91,23 @@ def _postgres(name: str, url: str) -> Iterator[Finding]:
     yield from (Finding(each.level, name, each.what, each.do) for each in found)
     if not any(each.level == "error" for each in found):
         yield Finding("ok", name, "the database can be dumped, and every row can be read")
+
+
+def _command(name: str, config: CommandSourceConfig) -> Iterator[Finding]:
+    """Look whether the programs are there. They are not run: what they do only their user knows."""
+    for which, line in (("dump", config.dump), ("restore", config.restore), ("count", config.count)):
+        if not line:
+            yield Finding("warning", name, f"no {which} command is configured", _WITHOUT[which])
+            continue
+        if shutil.which(line[0], path=config.env.get("PATH")) is None:
+            do = "Install it, or name it with its path."
+            yield Finding("error", name, f"{which}: {line[0]} is not there, or cannot be run", do)
+        else:
+            yield Finding("ok", name, f"{which}: {line[0]} can be run")
+        if _hides_failures(line):
+            do = f'Write {which} = ["bash", "-o", "pipefail", "-c", "…"], so that no failure looks like success.'
+            yield Finding("warning", name, f"{which}: of a pipeline a shell tells only how its last program ended", do)
+
+
+def _hides_failures(line: tuple[str, ...]) -> bool:
+    return line[:2] == ("/bin/sh", "-c") and "|" in line[2].replace("||", "") and "pipefail" not in line[2]

@@ -12,9 +12,11 @@ from flybackup.manifest import ManifestEntry
 from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot
 from flybackup.operations.verify import Comparison, RestoreReport, compare, has_checksums
 from flybackup.reading import Reader
-from flybackup.sources import Restoration, RestoreOptions, Source, Stream
+from flybackup.sources import InTarget, Restoration, RestoreOptions, Source, Stream
 from flybackup.subtree import Subtree, database_of, is_volume, named_tables
 from flybackup.tree import TreeTally
+
+_KEPT = "The target was not touched. What was restored is kept at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Beside:
         self._compared: Comparison | None = None
         self._bytes = 0
         self._restoration: Restoration | None = None
+        self._changed = False
 
     @property
     def name(self) -> str:
@@ -87,8 +90,10 @@ class Beside:
         restoration = held.enter_context(self._source.restore(streams.read(), options, self._request.scratch))
         self._compared = self._comparison(restoration, streams.expected(self._facts))
         self._restoration = restoration
+        self._changed = isinstance(restoration, InTarget)
         if not self._compared.ok:
-            self.notes.append(f"The target was not touched. What was restored is kept at {restoration.keep()}.")
+            told = "Nothing could be restored beside the target:" if self._changed else _KEPT
+            self.notes.append(f"{told} {restoration.keep()}.")
 
     def _comparison(self, restoration: Restoration, expected: Facts) -> Comparison:
         if not self._request.verify:
@@ -99,7 +104,7 @@ class Beside:
         """Move it into place. Raise `FlybackupError`."""
         assert self._restoration is not None
         self.notes += self._restoration.publish()
-        self.published = True
+        self.published = self._changed = True
 
     def keep(self) -> None:
         """Leave it beside its target: the others of its set are in place already."""
@@ -115,13 +120,14 @@ class Beside:
             snapshot=self.snapshot.id,
             source=self.name,
             target=self.target,
-            verified=self._request.verify and self._compared is not None and compared.ok,
+            verified=self._request.verify and self._compared is not None and compared.ok and compared.looked,
             published=self.published,
             tables=compared.tables,
             files=compared.files,
             bytes=self._bytes,
             seconds=round(self.seconds, 3),
             problems=compared.problems,
+            target_changed=self._changed,
             error="" if self.error is None else str(self.error),
             notes=tuple(self.notes),
         )
@@ -131,8 +137,8 @@ def chosen(facts: Facts, options: RestoreOptions) -> Facts:
     """Return the facts of the tables asked for. Raise `ConfigError` for a table the snapshot does not have."""
     if options.only and not is_volume(facts):
         raise ConfigError("--only takes entries of a volume, and this is none", hint="--table takes single tables.")
-    if not options.tables:
-        return facts
+    if not options.tables or facts.dump_digest is not None:
+        return facts  # of a dump of unknown form single tables cannot be restored: its source says so
     tables = {name: facts.tables[name] for name in named_tables(options.tables, facts)}
     return replace(facts, tables=tables, sequences={}, files=None, file_bytes=None, tree_digest=None)
 

@@ -51,7 +51,8 @@ def restore(
 ) -> RestoreReport:
     """Restore *snapshot* into the location *source* and return what was compared.
 
-    When verification fails the target is left as it was, and the report says where the restored data was kept.
+    When verification fails the target is left as it was, and the report says where the restored data was kept; unless
+    nothing could be restored beside it (`InTarget`).
     Raise `WrongKeyError` with only the write key, `IntegrityError` for damaged objects, `RefusedError` for a target
     that is taken or in use.
     """
@@ -103,7 +104,8 @@ def _refuse_early(wanted: Sequence[Wanted]) -> None:
 def _staged(
     every: Sequence[Beside], held: ExitStack, reader: Reader, watch: Watch, stopwatch: "_Stopwatch"
 ) -> FlybackupError | None:
-    for each in every:
+    # A restore command writes into its target at once: only when everything else is right.
+    for each in sorted(every, key=lambda each: each.snapshot.kind == "command"):
         try:
             with watch(each.name) as on_progress:
                 each.stage(held, reader, on_progress)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flybackup.clock import Clock
+from flybackup.errors import ConfigError
 from flybackup.model import Facts, Snapshot, SnapshotId, TableFacts
 from flybackup.sources import Source
 
@@ -27,11 +28,15 @@ class FileCheck:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`problems` says in words what the numbers do not: a checksum that differs, a sequence that went back."""
+    """`problems` says in words what the numbers do not: a checksum that differs, a sequence that went back.
+
+    `looked` is False when there was nothing to compare with: a command's snapshot in which nothing was counted.
+    """
 
     tables: tuple[TableCheck, ...]
     files: FileCheck | None
     problems: tuple[str, ...]
+    looked: bool = True
 
     @property
     def ok(self) -> bool:
@@ -44,6 +49,8 @@ class RestoreReport:
 
     `published`: what was restored is in place. `error` is why it is not, where that is no difference. `notes` are
     sentences for the user: where the old content lies, how to undo, where an unverified copy was left.
+    `target_changed`: something was written where the target is; when verification failed, because nothing could be
+    restored beside it.
     """
 
     snapshot: SnapshotId
@@ -58,6 +65,7 @@ class RestoreReport:
     problems: tuple[str, ...] = ()
     error: str = ""
     notes: tuple[str, ...] = ()
+    target_changed: bool = False
 
     @property
     def differs(self) -> bool:
@@ -67,9 +75,15 @@ class RestoreReport:
 
 
 def verify(snapshot: Snapshot, source: Source, *, target: str, scratch: Path, clock: Clock) -> RestoreReport:
-    """Probe *source* and compare it with the facts of *snapshot*. Changes neither."""
+    """Probe *source* and compare it with the facts of *snapshot*. Changes neither.
+
+    Raise `ConfigError` when there is nothing to compare with.
+    """
     begun = clock.monotonic()
     compared = compare(snapshot.facts, source.probe(checksums=has_checksums(snapshot.facts), scratch=scratch))
+    if not compared.looked:
+        hint = "Give the source a `count` command, so that its next snapshots have counts."
+        raise ConfigError("nothing was counted in the snapshot, so nothing can be compared with it", hint=hint)
     return RestoreReport(
         snapshot=snapshot.id,
         source=snapshot.source,
@@ -88,7 +102,13 @@ def has_checksums(facts: Facts) -> bool:
 
 
 def compare(expected: Facts, actual: Facts) -> Comparison:
-    """Pure. Tables that only the target has are no difference: an application may have made them since."""
+    """Pure. Tables that only the target has are no difference: an application may have made them since.
+
+    A target that has a dump's digest is a file with the dump in it: nothing else can be measured there.
+    """
+    if actual.dump_digest is not None:
+        same = actual.dump_digest == expected.dump_digest
+        return Comparison((), None, () if same else ("the bytes of the dump differ from the snapshot's",))
     tables = tuple(_table(name, facts, actual.tables.get(name)) for name, facts in sorted(expected.tables.items()))
     files = None
     if expected.files is not None:
@@ -98,7 +118,7 @@ def compare(expected: Facts, actual: Facts) -> Comparison:
         *_checksum_problems(expected, actual),
         *_sequence_problems(expected, actual),
     ]
-    return Comparison(tables, files, tuple(problems))
+    return Comparison(tables, files, tuple(problems), looked=bool(tables) or expected.dump_digest is None)
 
 
 def _table(name: str, expected: TableFacts, actual: TableFacts | None) -> TableCheck:

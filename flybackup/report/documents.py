@@ -52,6 +52,7 @@ def _facts_document(facts: Facts) -> Document:
         "tree_digest": facts.tree_digest,
         "engine": facts.engine,
         "sequences": facts.sequences,
+        "dump_digest": facts.dump_digest,
         "details": facts.details,
     }
 

@@ -21,7 +21,7 @@ def restore_text(
     if dry_run:
         yield f"{what}\ncan be read: {human_bytes(report.bytes)}."
     elif report.differs:
-        yield f"NOT RESTORED. {report.target} was not changed."
+        yield _failure(report)
         yield f"{what}\nwas read, and does not hold what it should."
         yield from _differences(report)
     else:
@@ -30,6 +30,12 @@ def restore_text(
     yield from report.notes
     if report.differs and not dry_run:
         yield f"What to do: restore an older one; they are listed by\n  flybackup snapshots --source {snapshot.source}"
+
+
+def _failure(report: RestoreReport) -> str:
+    if report.target_changed:
+        return f"RESTORED, BUT NOT WHAT IT SHOULD BE. {report.target} was written to."
+    return f"NOT RESTORED. {report.target} was not changed."
 
 
 def verify_text(report: RestoreReport, snapshot: Snapshot, *, zone: tzinfo) -> Iterator[Block]:
@@ -44,7 +50,7 @@ def verify_text(report: RestoreReport, snapshot: Snapshot, *, zone: tzinfo) -> I
 
 def _agreement(report: RestoreReport) -> Iterator[Block]:
     if not report.verified:
-        yield "NOT VERIFIED: nothing was compared, because --no-verify was given."
+        yield "NOT VERIFIED: nothing was compared, because --no-verify was given, or the snapshot counts nothing."
         return
     if report.tables:
         rows = sum(table.expected for table in report.tables)
@@ -53,7 +59,7 @@ def _agreement(report: RestoreReport) -> Iterator[Block]:
     if report.files:
         yield f"Verified: {count(report.files.expected, 'file')}, as in the snapshot."
     if not report.tables and not report.files:
-        yield "Verified: every byte is what was captured; the snapshot counts no tables or files."
+        yield "Verified: every byte is what was captured; no tables or files were counted."
 
 
 def _largest(tables: tuple[TableCheck, ...]) -> Iterator[Block]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from flybackup.chunking import Extent, Fixed
 from flybackup.manifest import Kept
@@ -88,6 +88,15 @@ class Restoration(Protocol):
     def keep(self) -> str:
         """Leave it beside the target, because verification failed and it may be all there is. Return where it lies."""
         ...
+
+
+@runtime_checkable
+class InTarget(Protocol):
+    """A restoration that could not be put beside its target: what it brought is in the target already, whatever
+    verification will say."""
+
+    @property
+    def in_target(self) -> Literal[True]: ...
 
 
 class Source(Protocol):

@@ -2,16 +2,17 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import rigs
-from rigs import Rig, stored
+from rigs import InPlaceRig, Rig, stored
 
+from flybackup.chunking import Extent
 from flybackup.errors import ConfigError, RefusedError, SourceError
 from flybackup.model import Facts
-from flybackup.sources import Refusing, RestoreOptions, Source, Stream
+from flybackup.sources import InTarget, Refusing, RestoreOptions, Source, Stream
 
 _KINDS = sorted(module.name for module in pkgutil.iter_modules(rigs.__path__) if module.name.endswith("_rig"))
 NewScratch = Callable[[], Path]
@@ -26,6 +27,11 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 @pytest.fixture
 def new_scratch(tmp_path_factory: pytest.TempPathFactory) -> NewScratch:
     return lambda: tmp_path_factory.mktemp("scratch")
+
+
+def fresh(rig: Rig, facts: Facts, *, tables: Sequence[str] = ()) -> RestoreOptions:
+    """Return the options with which a place where nothing is can be restored to."""
+    return RestoreOptions(facts=facts, tables=tables, replace=isinstance(rig, InPlaceRig))
 
 
 def capture(source: Source, new_scratch: NewScratch) -> tuple[list[Stream], Facts]:
@@ -44,9 +50,9 @@ def restore(
 def test_what_is_restored_has_the_facts_of_the_capture(rig: Rig, new_scratch: NewScratch) -> None:
     source, target = rig.populated(), rig.fresh_target()
     streams, facts = capture(source, new_scratch)
-    with target.restore(iter(streams), RestoreOptions(facts=facts), new_scratch()) as restoration:
+    with target.restore(iter(streams), fresh(rig, facts), new_scratch()) as restoration:
         assert restoration.probe(checksums=False).tables == facts.tables
-        assert restoration.publish() == ()
+        assert bool(restoration.publish()) == isinstance(rig, InPlaceRig)
     assert len(facts.tables) >= 3
     assert min(table.rows for table in facts.tables.values()) == 0
     assert target.probe(checksums=False, scratch=new_scratch()).tables == facts.tables
@@ -54,14 +60,17 @@ def test_what_is_restored_has_the_facts_of_the_capture(rig: Rig, new_scratch: Ne
 
 def test_what_is_restored_has_the_same_content(rig: Rig, new_scratch: NewScratch) -> None:
     source, target = rig.populated(), rig.fresh_target()
-    restore(source, target, new_scratch)
+    restore(source, target, new_scratch, replace=isinstance(rig, InPlaceRig))
     rig.assert_same(source, target)
 
 
 def test_checksums_agree_and_tell_contents_apart(rig: Rig, new_scratch: NewScratch) -> None:
     source, target = rig.populated(), rig.fresh_target()
-    restore(source, target, new_scratch)
+    restore(source, target, new_scratch, replace=isinstance(rig, InPlaceRig))
     before = source.probe(checksums=True, scratch=new_scratch()).tables
+    if isinstance(rig, InPlaceRig):
+        assert not any(table.checksum for table in before.values())
+        return
     assert all(table.checksum for table in before.values())
     assert target.probe(checksums=True, scratch=new_scratch()).tables == before
     rig.change(source)
@@ -119,9 +128,10 @@ def test_a_target_in_use_is_refused_even_with_replace(rig: Rig, new_scratch: New
     streams, facts = capture(rig.populated(), new_scratch)
     target = rig.populated()
     options = RestoreOptions(replace=True, facts=facts)
+    refused = pytest.raises(SourceError, match="in use") if isinstance(rig, InPlaceRig) else pytest.raises(RefusedError)
     with (
         rig.in_use(target),
-        pytest.raises(RefusedError),
+        refused,
         target.restore(iter(streams), options, new_scratch()) as restoration,
     ):
         restoration.publish()
@@ -133,6 +143,9 @@ def test_replacing_keeps_the_old_one_and_tells_how_to_undo(rig: Rig, new_scratch
     old = target.probe(checksums=False, scratch=new_scratch()).tables
     new, sentences = restore(source, target, new_scratch, replace=True)
     assert target.probe(checksums=False, scratch=new_scratch()).tables == new.tables != old
+    if isinstance(rig, InPlaceRig):
+        assert "not kept" in "".join(sentences)
+        return
     rig.undo(sentences)
     assert target.probe(checksums=False, scratch=new_scratch()).tables == old
 
@@ -141,9 +154,10 @@ def test_leaving_without_publishing_removes_everything(rig: Rig, new_scratch: Ne
     streams, facts = capture(rig.populated(), new_scratch)
     target = rig.fresh_target()
     before = rig.left_beside(target)
-    with target.restore(iter(streams), RestoreOptions(facts=facts), new_scratch()) as restoration:
+    with target.restore(iter(streams), fresh(rig, facts), new_scratch()) as restoration:
         restoration.probe(checksums=False)
-    assert rig.left_beside(target) == before
+        assert isinstance(restoration, InTarget) == isinstance(rig, InPlaceRig)
+    assert (rig.left_beside(target) == before) != isinstance(rig, InPlaceRig)
 
 
 def test_a_failing_stream_leaves_nothing_behind(rig: Rig, new_scratch: NewScratch) -> None:
@@ -152,40 +166,66 @@ def test_a_failing_stream_leaves_nothing_behind(rig: Rig, new_scratch: NewScratc
     before = rig.left_beside(target)
 
     def failing() -> Iterator[Stream]:
-        yield streams[0]
-        raise SourceError("the store went away")
+        last = max(at for at, stream in enumerate(streams) if stream.entry.kind in ("file", "dump"))
+        yield from streams[:last]
+        yield streams[last]._replace(extents=going_away(streams[last].extents))
 
-    options = RestoreOptions(facts=facts)
     with (
         pytest.raises(SourceError, match="the store went away"),
-        target.restore(failing(), options, new_scratch()),
+        target.restore(failing(), fresh(rig, facts), new_scratch()),
     ):
         pass
     assert rig.left_beside(target) == before
+
+
+def going_away(extents: Iterator[Extent]) -> Iterator[Extent]:
+    """Give what there is, but not the end."""
+    yield from extents
+    raise SourceError("the store went away")
 
 
 def test_what_did_not_verify_can_be_kept(rig: Rig, new_scratch: NewScratch) -> None:
     streams, facts = capture(rig.populated(), new_scratch)
     target = rig.fresh_target()
     before = rig.left_beside(target)
-    with target.restore(iter(streams), RestoreOptions(facts=facts), new_scratch()) as restoration:
+    with target.restore(iter(streams), fresh(rig, facts), new_scratch()) as restoration:
         where = restoration.keep()
     left = set(rig.left_beside(target)) - set(before)
+    if isinstance(rig, InPlaceRig):
+        assert "not kept" in where
+        return
     assert any(name in where for name in left), (where, left)
 
 
 def test_one_table_can_be_restored_alone(rig: Rig, new_scratch: NewScratch) -> None:
     streams, facts = capture(rig.populated(), new_scratch)
     target = rig.fresh_target()
-    options = RestoreOptions(tables=[rig.one_table], facts=facts)
+    if rig.one_table is None:
+        refuses_tables(rig, facts, new_scratch)
+        return
+    options = fresh(rig, facts, tables=[rig.one_table])
     with target.restore(iter(streams), options, new_scratch()) as restoration:
         restoration.publish()
     tables = target.probe(checksums=False, scratch=new_scratch()).tables
     assert tables == {rig.one_table: facts.tables[rig.one_table]}
 
 
+def refuses_tables(rig: Rig, facts: Facts, new_scratch: NewScratch) -> None:
+    unread: Iterator[Stream] = map(pytest.fail, ["the snapshot was read"])
+    target = rig.fresh_target()
+    for table in facts.tables:
+        with (
+            pytest.raises(RefusedError, match=r"dump .* table"),
+            target.restore(unread, fresh(rig, facts, tables=[table]), new_scratch()),
+        ):
+            pass
+
+
 def test_an_unknown_table_is_refused_with_the_names_there_are(rig: Rig, new_scratch: NewScratch) -> None:
     streams, facts = capture(rig.populated(), new_scratch)
+    if rig.one_table is None:
+        refuses_tables(rig, facts, new_scratch)
+        return
     options = RestoreOptions(tables=["no_such_table"], facts=facts)
     with (
         pytest.raises((RefusedError, ConfigError)) as refused,

@@ -5,7 +5,7 @@ A module `rigs/<kind>_rig.py` with a function `rig(directory) -> ContextManager[
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -17,8 +17,8 @@ class Rig(Protocol):
     """Real sources of one kind, all inside one temporary directory or server."""
 
     @property
-    def one_table(self) -> str:
-        """The key of a table that can be restored alone."""
+    def one_table(self) -> str | None:
+        """The key of a table that can be restored alone; None: this kind restores all or nothing, and says so."""
         ...
 
     def populated(self) -> Source:
@@ -52,6 +52,16 @@ class Rig(Protocol):
     def undo(self, sentences: Sequence[str]) -> None:
         """Do what the sentences of `publish` tell a user to do."""
         ...
+
+
+@runtime_checkable
+class InPlaceRig(Protocol):
+    """A rig of a kind that somebody else's program restores: it writes into the target itself, so only `replace` lets
+    it, nothing is beside, nothing is kept or undone, and whether the target is in use only that program knows. Contents
+    are counted, not digested."""
+
+    @property
+    def in_place(self) -> Literal[True]: ...
 
 
 def stored(capture: Capture) -> list[Stream]:

@@ -126,7 +126,6 @@ def test_a_target_is_found_by_the_kind_of_its_snapshot() -> None:
         ("duckdb", "postgresql://u:hunter2@host/db", "is a file"),
         ("postgres", "/data/x", "named by a URL"),
         ("sqlite", "postgresql://u:hunter2@host/db", "is a file"),
-        ("command", "/data/x", "not in this version yet"),
         ("volume", "s3://bucket/x", "is a directory, not"),
         ("mysql", "/data/x", "no kind of source"),
     ],

@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from flybackup.config import (
     AgentConfig,
+    CommandSourceConfig,
     Config,
     DuckdbSourceConfig,
     PostgresSourceConfig,
@@ -167,13 +168,6 @@ def test_every_problem_is_reported_with_its_dotted_path() -> None:
         ]
     )
     assert "hunter2" not in "".join(found)
-
-
-@pytest.mark.parametrize("kind", ["command"])
-def test_known_types_of_later_versions_say_so(kind: str) -> None:
-    assert problems(f'{HERE}[sources.a]\ntype = "{kind}"\npath = "/data"') == [
-        f"sources.a.type: {kind} is not in this version yet"
-    ]
 
 
 @pytest.mark.parametrize(
@@ -408,6 +402,63 @@ def test_what_is_shown_holds_no_secret_and_the_rest() -> None:
         "agent": {"listen": "127.0.0.1:8807"},
     }
     assert "hunter2" not in repr(config.sources)
+
+
+COMMAND = """
+    [sources.a]
+    type = "command"
+    dump = ["mysqldump", "-phunter2", ""]
+    count = ["rows"]
+    env = { MYSQL_PWD = "${DB}", EMPTY = "" }
+    timeout = "10m"
+"""
+
+
+def test_the_commands_of_a_source() -> None:
+    config = parse(HERE + COMMAND, {"DB_FILE": "/db"}, read_file=files(db="hunter2\n"))
+
+    assert config.sources["a"] == CommandSourceConfig(
+        dump=("mysqldump", "-phunter2", ""),
+        count=("rows",),
+        env={"MYSQL_PWD": "hunter2", "EMPTY": ""},
+        timeout=timedelta(minutes=10),
+    )
+    assert redacted(config)["sources"]["a"] == {
+        "type": "command",
+        "verify": "counts",
+        "dump": "mysqldump and 2 arguments",
+        "count": "rows and 0 arguments",
+        "env": ["EMPTY", "MYSQL_PWD"],
+        "timeout": "10m",
+    }
+    assert "hunter2" not in repr(config.sources)
+
+
+def test_a_shell_only_when_it_is_asked_for() -> None:
+    text = HERE + '[sources.a]\ntype = "command"\nshell = true\ndump = "mysqldump $DB"'
+    assert parse(text, {}).sources["a"] == CommandSourceConfig(dump=("/bin/sh", "-c", "mysqldump $DB"))
+    assert problems(text.replace("true", "false")) == [
+        'sources.a.dump: must be an array of strings, such as ["mysqldump", "app"], or a string with shell = true'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('dump = ["x", "a\\u0000b"]', "dump: must not hold the character NUL, which no program can get"),
+        ("dump = []", 'dump: must be an array of strings, such as ["mysqldump", "app"], or a string with shell = true'),
+        ('dump = ["x"]\nenv = ["A=b"]', 'env: must be a table of strings, such as { MYSQL_PWD = "${DB_PASSWORD}" }'),
+        ('dump = ["x"]\nenv = { "A=b" = "c" }', "env: 'A=b' cannot be the name of a variable"),
+        (
+            'dump = ["x"]\nenv = { A = "\\u0000" }',
+            "env: must not hold the character NUL, which no program can get",
+        ),
+        ('dump = ["x"]\nverify = "checksums"', "verify: checksums are for databases; what a command counts are rows"),
+        ('restore = ["x"]', "dump: is missing"),
+    ],
+)
+def test_commands_that_cannot_be(line: str, problem: str) -> None:
+    assert problems(f'{HERE}[sources.a]\ntype = "command"\n{line}') == [f"sources.a.{problem}"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from flybackup.errors import ConfigError, RefusedError, SourceError
 from flybackup.model import Entry, Facts, TableFacts, table_key
 from flybackup.sources import Stream
 from flybackup.sources.postgres import clients, facts, globals as cluster, obstacles, pooler, selection, swap, target
-from flybackup.sources.postgres.arrival import in_order, spooled
 from flybackup.sources.postgres.capture import archive_version
 from flybackup.sources.postgres.catalog import Kind, Relation, Server
 from flybackup.sources.postgres.clients import Client
@@ -20,6 +19,7 @@ from flybackup.sources.postgres.facts import Tally
 from flybackup.sources.postgres.obstacles import Measured, Target
 from flybackup.sources.postgres.quoting import identifier, list_items, literal, name_beside, setting_value
 from flybackup.sources.postgres.target import State
+from flybackup.sources.programs.arrival import in_order, spooled
 
 
 def installed(tmp_path: Path, *majors: int) -> list[Client]:

@@ -35,6 +35,8 @@ def _refuse_taken(target: Path, options: RestoreOptions) -> None:
     if target.is_symlink():
         hint = f"Name the file it leads to: {target.resolve()}"
         raise RefusedError(f"{target} is a symbolic link, so the logs of a database there may lie elsewhere", hint=hint)
+    if os.path.lexists(target) and not target.is_file():
+        raise RefusedError(f"{target} is no regular file", hint="Restore to another path.")
     if os.path.lexists(target) and not options.replace:
         hint = "Restore to another path, or say --replace: the old database is then kept aside."
         raise RefusedError(f"{target} exists", hint=hint)

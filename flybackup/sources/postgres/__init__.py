@@ -53,12 +53,11 @@ class PostgresSource:
 
     def capture(
         self,
-        scratch: Path,
-        previous: Iterable[Kept] = (),  # noqa: ARG002  # of the seam; pg_dump reads everything
+        scratch: Path,  # noqa: ARG002  # of the seam; nothing is written
+        previous: Iterable[Kept] = (),  # noqa: ARG002  # likewise; pg_dump reads everything
     ) -> AbstractContextManager[Capture]:
         return capture.capture(
             self.address,
-            scratch,
             checksums=self._checksums,
             first=self._clients,
             lock_timeout_seconds=self._lock_timeout_seconds,

@@ -21,8 +21,9 @@ from flybackup.sources.postgres import catalog, clients, facts, globals as clust
 from flybackup.sources.postgres.clients import Client
 from flybackup.sources.postgres.connection import Address, Connection, connected, translated
 from flybackup.sources.postgres.obstacles import findings
-from flybackup.sources.postgres.process import Program, dump_command, running
+from flybackup.sources.postgres.process import dump_command, running
 from flybackup.sources.postgres.view import View, exported
+from flybackup.sources.programs.running import Program
 
 _DUMP_ATTEMPTS: Final = 3
 _QUEUE_ATTEMPTS: Final = 10
@@ -114,7 +115,7 @@ class Begun:
 
 @contextmanager
 def capture(
-    address: Address, scratch: Path, *, checksums: bool, first: Sequence[Path], lock_timeout_seconds: float
+    address: Address, *, checksums: bool, first: Sequence[Path], lock_timeout_seconds: float
 ) -> Generator[PostgresCapture]:
     """Open a snapshot of the database. Raise `SourceError` when something speaks against it."""
     with connected(address) as connection:
@@ -125,16 +126,14 @@ def capture(
                 hint="; ".join(dict.fromkeys(error.do for error in errors if error.do)),
             )
         client = clients.for_dump(catalog.server(connection).major, clients.installed(first))
-        with _begun(connection, address, client, scratch, lock_timeout_seconds) as begun:
+        with _begun(connection, address, client, lock_timeout_seconds) as begun:
             begun.view.warnings[:0] = [f"{finding.what} ({finding.do})" for finding in found]
             with closing(PostgresCapture(connection, address, begun, checksums=checksums)) as opened:
                 yield opened
 
 
 @contextmanager
-def _begun(
-    connection: Connection, address: Address, client: Client, scratch: Path, lock_timeout_seconds: float
-) -> Generator[Begun]:
+def _begun(connection: Connection, address: Address, client: Client, lock_timeout_seconds: float) -> Generator[Begun]:
     """Export a snapshot and start pg_dump in it, until pg_dump has its locks.
 
     A migration may have queued for its exclusive lock between our lock and pg_dump's. Then pg_dump, and the application
@@ -145,7 +144,7 @@ def _begun(
         for attempt in count():
             view = exported(connection, address, lock_timeout_seconds=lock_timeout_seconds)
             options = (f"--snapshot={view.snapshot}", f"--lock-wait-timeout={round(lock_timeout_seconds * 1000)}")
-            program = stack.enter_context(running(dump_command(client, address, *options), address, scratch))
+            program = stack.enter_context(running(dump_command(client, address, *options), address))
             extents = program.output()
             try:
                 while not program.has_output(_QUEUE_CHECK_SECONDS):

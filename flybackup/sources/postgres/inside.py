@@ -5,7 +5,7 @@ With one job it is one transaction, so a failure leaves nothing. What was restor
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Literal
 
 from psycopg import sql
 
@@ -44,6 +44,8 @@ _DROPS: Final = (
 
 class Inside:
     """Data restored into the target, which was empty."""
+
+    in_target: Literal[True] = True
 
     def __init__(self, work: Work) -> None:
         self._work = work

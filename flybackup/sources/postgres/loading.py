@@ -14,12 +14,13 @@ from typing import Final
 from flybackup.clock import Clock
 from flybackup.errors import SourceError
 from flybackup.sources import RestoreOptions, Stream
-from flybackup.sources.postgres import arrival, globals as cluster, obstacles, roles, selection
+from flybackup.sources.postgres import globals as cluster, obstacles, roles, selection
 from flybackup.sources.postgres.clients import Client
 from flybackup.sources.postgres.connection import Address, any_session, connected
 from flybackup.sources.postgres.globals import Globals
 from flybackup.sources.postgres.process import restore_command, run, running
 from flybackup.sources.postgres.target import State
+from flybackup.sources.programs import arrival
 
 _NO_TABLESPACES: Final = "the original tablespaces {} are not on this server: everything is in the default one"
 
@@ -80,11 +81,11 @@ def _load(work: Work, stream: Stream, into: Address, *, one_transaction: bool) -
     arguments = restore_command(work.client, into, *_adaptations(work, into))
     if work.options.jobs > 1:
         file = arrival.spooled(stream, work.scratch / "dump")
-        run([*arguments, f"--jobs={work.options.jobs}", str(file)], into, work.scratch)
+        run([*arguments, f"--jobs={work.options.jobs}", str(file)], into)
         file.unlink()
         return
     arguments += ["--single-transaction"] if one_transaction else []
-    with running(arguments, into, work.scratch, feeding=True) as program:
+    with running(arguments, into, feeding=True) as program:
         program.feed(arrival.in_order(stream, work.scratch))
 
 

@@ -99,14 +99,14 @@ def load(work: "Work", archive: Path, into: Address) -> None:
     """Bring up the chosen tables of *archive* in the empty database at *into*. Raise `SourceError`."""
     start = restore_command(work.client, into, *_NO_RIGHTS, "--no-tablespaces")
     wanted = _without_left_out(work, archive, into)
-    run([*start, "--section=pre-data", wanted, str(archive)], into, work.scratch)
+    run([*start, "--section=pre-data", wanted, str(archive)], into)
     with connected(into) as session:
         family = _family(session, work.chosen)
     for schema in sorted({name.schema for name in family}):
         tables = [f"--table={name.table}" for name in family if name.schema == schema]
         data = ["--section=data", f"--schema={schema}", *tables, f"--jobs={work.options.jobs}", str(archive)]
-        run([*start, *data], into, work.scratch)
-    run([*start, "--section=post-data", f"--jobs={work.options.jobs}", wanted, str(archive)], into, work.scratch)
+        run([*start, *data], into)
+    run([*start, "--section=post-data", f"--jobs={work.options.jobs}", wanted, str(archive)], into)
     archive.unlink()
     with connected(into) as session:
         _drop_others(session, family)
@@ -115,7 +115,7 @@ def load(work: "Work", archive: Path, into: Address) -> None:
 
 def _without_left_out(work: "Work", archive: Path, into: Address) -> str:
     listing = work.scratch / "list"
-    run([work.client.program("pg_restore"), "--list", f"--file={listing}", str(archive)], into, work.scratch)
+    run([work.client.program("pg_restore"), "--list", f"--file={listing}", str(archive)], into)
     # Bytes that are no UTF-8 may stand in names.
     lines = listing.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
     listing.write_text("".join(keep(lines)), encoding="utf-8", errors="surrogateescape")
@@ -185,8 +185,8 @@ class InSchema:
         dumping = dump_command(client, self._into, *only, *_NO_RIGHTS)
         loading = restore_command(client, work.address, "--single-transaction", *_NO_RIGHTS)
         with (
-            running(dumping, self._into, work.scratch) as source,
-            running(loading, work.address, work.scratch, feeding=True) as sink,
+            running(dumping, self._into) as source,
+            running(loading, work.address, feeding=True) as sink,
         ):
             sink.feed(extent.data for extent in source.output())
 

@@ -1,0 +1,37 @@
+"""What a program says on standard error: its end, bounded, harmless on a terminal."""
+
+import os
+from io import FileIO
+from typing import Final
+
+_KEPT_BYTES: Final = 4096
+# As much as a pipe holds: one read takes all that an ended program has left in it.
+_READ_BYTES: Final = 64 * 1024
+
+
+class LastWords:
+    """The last 4 KiB of what comes through *pipe*, whatever comes; `take` never waits."""
+
+    def __init__(self, pipe: FileIO) -> None:
+        os.set_blocking(pipe.fileno(), False)
+        self.pipe = pipe
+        self.ended = False
+        self._kept = bytearray()
+
+    def take(self) -> None:
+        """Read what is there by now."""
+        data = None if self.ended else self.pipe.read(_READ_BYTES)
+        if data is None:
+            return
+        self.ended = not data
+        self._kept += data
+        del self._kept[:-_KEPT_BYTES]
+
+    def text(self) -> str:
+        return harmless(self._kept.decode("utf-8", "replace")).strip()
+
+
+def harmless(text: str) -> str:
+    """Return *text* with what a terminal would obey instead of show written out, as an escape."""
+    lines = text.replace("\t", " ").splitlines()
+    return "\n".join("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line) for line in lines)
