@@ -2,12 +2,12 @@
 
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import POSTGRES
+from data import POSTGRES, make_tree
 from measure import Command, Run, compare, median, ratio, run
 from peers import FLYBACKUP, Borg, Flybackup, Place, Restic, quiet
 from servers.postgres import BINARIES, PASSWORD, PostgresServer, start as start_postgres
@@ -34,6 +34,7 @@ class Bench:
     runs: int
     mib: int
     large_mib: int
+    files: int
 
     def database(self, mib: int | None = None) -> str:
         path = self.directory / f"bench-{mib or self.mib}.duckdb"
@@ -132,13 +133,18 @@ def restore_s3(bench: Bench) -> Iterator[Row]:
         for tool in (fly, restic):
             tool.renew()
             quiet(tool.backup(database), tool.env())
-        results: dict[str, list[Run]] = {"flybackup": [], "restic": []}
-        for number in range(bench.runs):
-            target = place.directory / f"restored-{number}"
-            for tool in (fly, restic):
-                results[tool.name].append(run(Command(tool.name, tool.restore(str(target)), tool.env())))
-                quiet(["rm", "-rf", str(target)], {})
+        results = _restores([fly, restic], place, bench.runs)
     yield _times("restore from S3, verified by counts (restic: not verified)", results, "restic", 1.5)
+
+
+def _restores(tools: Sequence[Flybackup | Restic], place: Place, runs: int) -> dict[str, list[Run]]:
+    results: dict[str, list[Run]] = {tool.name: [] for tool in tools}
+    for number in range(runs):
+        target = place.directory / f"restored-{number}"
+        for tool in tools:
+            results[tool.name].append(run(Command(tool.name, tool.restore(str(target)), tool.env())))
+            quiet(["rm", "-rf", str(target)], {})
+    return results
 
 
 def postgres(bench: Bench) -> Iterator[Row]:
@@ -164,6 +170,26 @@ def _postgres(bench: Bench, place: Place, server: PostgresServer, name: str) -> 
     seen = f"{times:.2f} x ({_seen(results)})"
     yield Row("PostgreSQL into a directory, counted", "≤ 1.4 x pg_dump -Fc -Z0 > /dev/null", seen, times <= 1.4)
     yield _times("the same", results, "pg_dump | restic", 1.8)
+
+
+def small_files(bench: Bench) -> Iterator[Row]:
+    tree, place = bench.directory / "tree", bench.place("small-files")
+    make_tree(tree, bench.files)
+    fly, restic = Flybackup("flybackup", place), Restic("restic", place)
+    tools = (fly, restic)
+    first = _first([fly, restic], str(tree), bench.runs)
+    work = f"{bench.files:,} small files"
+    yield _times(f"{work}, first backup into a directory", first, "restic", 1.0)
+    again = compare([Command(tool.name, tool.backup(str(tree)), tool.env()) for tool in tools], bench.runs)
+    yield _times(f"{work}, second backup, nothing changed", again, "restic", 2.0)
+    restored = _restores(tools, place, bench.runs)
+    times = ratio(restored, "restic", "flybackup")
+    seen = f"{times:.2f} x ({_seen(restored)})"
+    yield Row(f"{work}, restore, every file read again (restic: not read)", "none set", seen, met=True)
+    fly.renew()
+    for name in ("first", "second"):
+        used = run(Command(name, fly.backup(str(tree)), fly.env()), memory=True)
+        yield Row(f"{work}, peak memory, {name} backup", "≤ 150 MiB", f"{used.peak_mib:.0f} MiB", used.peak_mib <= 150)
 
 
 def memory(bench: Bench) -> Iterator[Row]:
@@ -192,6 +218,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "s3": first_backup_s3,
     "restore": restore_s3,
     "postgres": postgres,
+    "files": small_files,
     "memory": memory,
     "start": start,
 }

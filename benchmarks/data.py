@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from random import Random
 
 import duckdb
 
@@ -24,6 +25,19 @@ def make_duckdb(path: Path, mib: int) -> None:
             FROM range({mib * ROWS_PER_MIB}) t(i)""")
         connection.execute("CREATE TABLE states AS SELECT i AS id, 'state ' || i AS name FROM range(17) t(i)")
         connection.execute("CHECKPOINT")
+
+
+def make_tree(root: Path, files: int) -> None:
+    """Make a tree of small files, 3 KiB on average and 64 KiB at the most: half of them words, half incompressible."""
+    random = Random(7)
+    words = [f"word{number} ".encode() for number in range(5000)]
+    for number in range(files):
+        directory = root / f"{number // 10_000:03}" / f"{number // 100 % 100:03}"
+        if number % 100 == 0:
+            directory.mkdir(parents=True)
+        size = int(min(64 * 1024, random.lognormvariate(7.6, 1.0)))
+        text = number % 2 and b"".join(random.choices(words, k=size // 6 + 1))[:size]
+        (directory / f"{number % 100:02}.dat").write_bytes(text or random.randbytes(size))
 
 
 POSTGRES = """

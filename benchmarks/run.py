@@ -26,13 +26,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--mib", type=int, default=620, help="size of the DuckDB file")
     parser.add_argument("--large-mib", type=int, default=8192, help="size of the file that memory is measured with")
+    parser.add_argument("--files", type=int, default=100_000, help="how many small files")
     arguments = parser.parse_args()
     for program in ("restic", "borg"):
         if shutil.which(program) is None:
             sys.exit(f"{program} is not installed: apt-get install restic borgbackup")
     directory = Path(tempfile.mkdtemp(prefix="flybackup-bench-"))
     try:
-        bench = cases.Bench(directory, arguments.runs, arguments.mib, arguments.large_mib)
+        bench = cases.Bench(directory, arguments.runs, arguments.mib, arguments.large_mib, arguments.files)
         print_table(bench, [cases.CASES[name] for name in arguments.case or cases.CASES])
     finally:
         shutil.rmtree(directory)

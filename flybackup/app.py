@@ -4,9 +4,10 @@ Those that bring a heavy package are imported when they are wanted: `flybackup -
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from flybackup.clock import Clock, SystemClock
@@ -16,6 +17,7 @@ from flybackup.config import (
     RepositoryConfig,
     SourceConfig,
     Variables,
+    VolumeSourceConfig,
     cache_directory,
     database_name,
     is_postgres_url,
@@ -34,9 +36,12 @@ from flybackup.stores.caching import CachingStore
 from flybackup.stores.local import LocalStore
 from flybackup.stores.retrying import RetryingStore
 
+if TYPE_CHECKING:
+    from flybackup.sources.volume.databases import DatabaseKind
+
 _CACHE_BYTES = 512 * 1024 * 1024
 _AWS_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_LATER_KINDS = ("sqlite", "volume", "command")
+_LATER_KINDS = ("sqlite", "command")
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _LATER = "DuckDB files and PostgreSQL databases are what it can back up."
 
@@ -110,6 +115,8 @@ def source_for(config: SourceConfig) -> Source:
         return _duckdb(config.path, checksums=checksums)
     if isinstance(config, PostgresSourceConfig):
         return _postgres(config.url, checksums=checksums)
+    if isinstance(config, VolumeSourceConfig):
+        return _volume(config.path, checksums=checksums, exclude=config.exclude, one_file_system=config.one_file_system)
     raise AssertionError(f"unreachable: {type(config)}")
 
 
@@ -123,6 +130,10 @@ def source_at(kind: str, location: str) -> Source:
         if not is_postgres_url(location):
             raise ConfigError("a PostgreSQL database is named by a URL", hint="Write postgresql://user@host/database.")
         return _postgres(postgres_url(location), checksums=False)
+    if kind == "volume":
+        if "://" in location:
+            raise ConfigError(f"a volume is a directory, not {redact_url(location)}", hint="Name a path.")
+        return _volume(Path(location), checksums=False)
     later = kind in _LATER_KINDS
     raise ConfigError(f"{kind}: {'not in this version yet' if later else 'no kind of source'}", hint=_LATER)
 
@@ -134,6 +145,8 @@ def recognise(location: str, env: Mapping[str, str] = os.environ) -> tuple[str, 
     if "://" in location:
         raise ConfigError(f"no kind of source is at {redact_url(location)}", hint=_LATER)
     path = Path(location)
+    if path.is_dir():
+        return "volume", source_name(path.resolve().name)
     _refuse_what_is_no_database(path)
     return "duckdb", source_name(path.stem)
 
@@ -142,8 +155,6 @@ def _refuse_what_is_no_database(path: Path) -> None:
     from flybackup.sources.duckdb.live import is_duckdb_file  # noqa: PLC0415
 
     try:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a directory: volumes are not in this version yet", hint=_LATER)
         with path.open("rb") as file:
             head = file.read(len(_SQLITE_MAGIC))
     except OSError as exc:
@@ -159,6 +170,22 @@ def _duckdb(path: Path, *, checksums: bool) -> Source:
     from flybackup.sources.duckdb.source import DuckdbSource  # noqa: PLC0415
 
     return DuckdbSource(path, checksums=checksums)
+
+
+def _volume(path: Path, *, checksums: bool, exclude: tuple[str, ...] = (), one_file_system: bool = True) -> Source:
+    from flybackup.sources.volume.source import VolumeSource  # noqa: PLC0415
+    from flybackup.sources.volume.walking import Walk  # noqa: PLC0415
+
+    return VolumeSource(path, _database_kinds, Walk(exclude, one_file_system), checksums=checksums)
+
+
+def _database_kinds(checksums: bool) -> "Sequence[DatabaseKind]":
+    """Return the databases that are captured by their own source when they lie in a volume."""
+    from flybackup.sources.duckdb.layout import has_magic  # noqa: PLC0415
+    from flybackup.sources.duckdb.wal import WAL_SUFFIXES  # noqa: PLC0415
+    from flybackup.sources.volume.databases import DatabaseKind  # noqa: PLC0415
+
+    return (DatabaseKind("duckdb", has_magic, WAL_SUFFIXES, lambda path: _duckdb(path, checksums=checksums)),)
 
 
 def _postgres(url: str, *, checksums: bool) -> Source:

@@ -107,6 +107,14 @@ class ContentSplitter:
         self._filled = 0
         self._offset = 0  # of the buffer's first byte, in the stream
 
+    def feed(self, data: bytes) -> Iterator[Chunk]:
+        """Take more of one endless stream, and yield the chunks that are whole by then."""
+        return self._take(memoryview(data))
+
+    def finish(self) -> Iterator[Chunk]:
+        """Yield the rest of what was fed as it stands."""
+        return self._cut(final=True)
+
     def split(self, extents: Iterable[Extent]) -> Iterator[Chunk]:
         self._filled = self._offset = 0
         for offset, data in extents:

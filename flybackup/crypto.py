@@ -7,6 +7,7 @@ seals is derived with a fresh 32-byte random salt, or counts its nonces from zer
 
 import os
 from dataclasses import dataclass
+from typing import Protocol
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -34,6 +35,20 @@ _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AE
 def digest(data: Buffer) -> bytes:
     """Return the BLAKE3-256 of *data*: what packs, index files and keys are named by."""
     return blake3(data).digest()
+
+
+class Digest(Protocol):
+    """A BLAKE3-256 that is fed piece by piece."""
+
+    def update(self, data: Buffer, /) -> object: ...
+
+    def digest(self) -> bytes: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def new_digest() -> Digest:
+    return blake3()
 
 
 def keyed_digest(key: bytes, data: Buffer) -> bytes:

@@ -8,7 +8,7 @@ the entry's own record. A million files or a terabyte in one file need no specia
 the manifest is not stored again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -26,11 +26,20 @@ _LENGTH_BYTES = 4
 
 
 class ChunkRef(NamedTuple):
-    """Where a chunk stands in its entry: bytes from `offset`, `size` of them."""
+    """Where a chunk stands in its entry: from `offset`, its `size` bytes without the first `skip` and the last `cut`.
+
+    Most chunks stand whole. Several small files may lie in one.
+    """
 
     offset: int
     size: int
     id: ChunkId
+    skip: int = 0
+    cut: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size - self.skip - self.cut
 
 
 class Refs:
@@ -97,10 +106,15 @@ class Refs:
 
 
 class _Record(msgspec.Struct, omit_defaults=True):
-    """An `entry` with its first run, or a further run: `at`, `sizes` (u32 little-endian column) and `ids`."""
+    """An `entry` with its first run, or a further run: `at`, `sizes` (u32 little-endian column) and `ids`.
+
+    `skip` bytes of the run's first chunk and `cut` of its last belong to other entries.
+    """
 
     entry: Entry | None = None
     at: int = 0
+    skip: int = 0
+    cut: int = 0
     sizes: bytes = b""
     ids: bytes = b""
 
@@ -113,17 +127,22 @@ def encode(entry: Entry, chunks: Iterable[ChunkRef]) -> Iterator[bytes]:
     """Yield the records of one entry, about 36 KiB at the most at a time."""
     first: Entry | None = entry
     for run in _runs(chunks):
-        sizes = np.array([ref.size for ref in run], dtype="<u4").tobytes()
-        yield _frame(_Record(first, run[0].offset, sizes, b"".join([ref.id for ref in run])))
+        yield _frame(_record(first, run))
         first = None
     if first is not None:
         yield _frame(_Record(first))
 
 
+def _record(entry: Entry | None, run: Sequence[ChunkRef]) -> _Record:
+    sizes = b"".join([ref.size.to_bytes(4, "little") for ref in run])
+    ids = b"".join([ref.id for ref in run])
+    return _Record(entry, run[0].offset, run[0].skip, run[-1].cut, sizes, ids)
+
+
 def _runs(chunks: Iterable[ChunkRef]) -> Iterator[list[ChunkRef]]:
     run: list[ChunkRef] = []
     for ref in chunks:
-        if run and (len(run) == RUN_CHUNKS or ref.offset != run[-1].offset + run[-1].size):
+        if run and (len(run) == RUN_CHUNKS or ref.offset != run[-1].end or run[-1].cut or ref.skip):
             yield run
             run = []
         run.append(ref)
@@ -189,6 +208,13 @@ def kept(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[Kept]:
         yield Kept(entry, b"".join(records), b"".join(ids))
 
 
+def renewed(kept: Kept, entry: Entry) -> bytes:
+    """Return the records of *kept* for an entry that has the same data and another name, owner or time."""
+    length = _LENGTH_BYTES + int.from_bytes(kept.records[:_LENGTH_BYTES], "little")
+    first = _decode(kept.records[_LENGTH_BYTES:length])
+    return _frame(msgspec.structs.replace(first, entry=entry)) + kept.records[length:]
+
+
 class _Follow:
     """The first run of an entry, the runs behind it, and the record that ends them."""
 
@@ -216,9 +242,9 @@ class _Follow:
                 yield ref
 
     def _checked(self, ref: ChunkRef, end: int) -> int:
-        if ref.offset < end or ref.offset + ref.size > self._size:
+        if ref.offset < end or ref.end > self._size:
             raise IntegrityError("the manifest has chunks that overlap or reach past their entry")
-        return ref.offset + ref.size
+        return ref.end
 
     def skip(self) -> _Record | None:
         for _ in self._chunks:
@@ -229,8 +255,23 @@ class _Follow:
 def _refs(record: _Record) -> Iterator[ChunkRef]:
     if len(record.sizes) % 4 or len(record.ids) != ID_BYTES * (len(record.sizes) // 4):
         raise IntegrityError("the manifest has a run whose columns differ in length")
-    names = (record.ids[at : at + ID_BYTES] for at in range(0, len(record.ids), ID_BYTES))
-    return in_a_row(zip(names, np.frombuffer(record.sizes, dtype="<u4").tolist(), strict=True), record.at)
+    names = [record.ids[at : at + ID_BYTES] for at in range(0, len(record.ids), ID_BYTES)]
+    sizes = np.frombuffer(record.sizes, dtype="<u4").tolist()
+    if not record.skip and not record.cut:
+        return in_a_row(zip(names, sizes, strict=True), record.at)
+    return _shared(names, sizes, record)
+
+
+def _shared(names: Sequence[bytes], sizes: Sequence[int], record: _Record) -> Iterator[ChunkRef]:
+    """Yield a run that begins or ends inside a chunk."""
+    last = len(names) - 1
+    at = record.at
+    for number, ref in enumerate(in_a_row(zip(names, sizes, strict=True))):
+        skip, cut = record.skip if number == 0 else 0, record.cut if number == last else 0
+        if skip < 0 or cut < 0 or skip + cut >= ref.size:
+            raise IntegrityError("the manifest has a run that begins or ends outside its chunks")
+        yield ChunkRef(at, ref.size, ref.id, skip, cut)
+        at += ref.size - skip - cut
 
 
 def in_a_row(chunks: Iterable[tuple[bytes, int]], offset: int = 0) -> Iterator[ChunkRef]:

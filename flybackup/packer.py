@@ -95,17 +95,21 @@ class Packer:
         self._unfinished: deque[OpenPack] = deque()
         self.seen = self.new = self.bytes_new = 0
 
+    def store_chunk(self, data: memoryview) -> ChunkId:
+        """Store one chunk as it is cut; the buffer is the caller's again when this returns."""
+        name = chunk_id(self._kind.id_key, data)
+        self.seen += 1
+        if self._known.is_new(name):
+            self._add(name, bytes(data))
+        return name
+
     def store(self, extents: Iterable[Extent], how: Fixed | ContentDefined) -> Refs:
         refs = Refs()
         for offset, data in self._split(extents, how):
             if not data:
                 refs.end_at(offset)
                 continue
-            name = chunk_id(self._kind.id_key, data)
-            refs.add(offset, len(data), name)
-            self.seen += 1
-            if self._known.is_new(name):
-                self._add(name, bytes(data))
+            refs.add(offset, len(data), self.store_chunk(data))
         return refs
 
     def _split(self, extents: Iterable[Extent], how: Fixed | ContentDefined) -> Iterator[Chunk]:

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, chain, groupby, islice
+from itertools import chain, groupby, islice
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -141,16 +141,23 @@ class Reader:
         yield from self._batch(batch)
 
     def _batch(self, batch: list[tuple[Entry, list[ChunkRef]]]) -> Iterator[tuple[Entry, Iterator[Extent]]]:
-        starts = list(accumulate((entry.size for entry, _ in batch), initial=0))
-        extents = self.extents(
-            ref._replace(offset=start + ref.offset)
-            for start, (_, refs) in zip(starts, batch, strict=False)
-            for ref in refs
-        )
-        for start, (entry, refs) in zip(starts, batch, strict=False):
-            data = _shifted(islice(extents, len(refs)), -start)
-            yield entry, data
-            for _ in data:  # what was not asked for must not become the next one's
+        """Read the chunks of many small entries, each once although several of them may lie in it."""
+        names = [ref for ref, _ in groupby((ref.id, ref.size) for _, refs in batch for ref in refs)]
+        chunks = zip(names, self.extents(in_a_row(names)), strict=True)
+        name: bytes = b""
+        data: bytes | bytearray | memoryview = b""
+
+        def parts(refs: Iterable[ChunkRef]) -> Iterator[Extent]:
+            nonlocal name, data
+            for ref in refs:
+                if ref.id != name:
+                    (name, _), (_, data) = next(chunks)
+                yield Extent(ref.offset, memoryview(data)[ref.skip : ref.size - ref.cut])
+
+        for entry, refs in batch:
+            extents = parts(refs)
+            yield entry, extents
+            for _ in extents:  # what was not asked for must not become the next one's
                 pass
 
     def extents(self, refs: Iterable[ChunkRef]) -> Iterator[Extent]:
@@ -211,11 +218,8 @@ class Reader:
             secret, id_key = self._secrets[place.session], keys.data_ids
         sealed = stored[place.offset - base : place.offset - base + place.length]
         row = ChunkRow(part.ref.id, place.offset, place.length, place.counter, place.encoding, part.ref.size)
-        return Extent(part.ref.offset, open_chunk(ChunkCipher(secret, place.salt), row, sealed, id_key))
-
-
-def _shifted(extents: Iterable[Extent], by: int) -> Iterator[Extent]:
-    return (Extent(offset + by, data) for offset, data in extents)
+        data = open_chunk(ChunkCipher(secret, place.salt), row, sealed, id_key)
+        return Extent(part.ref.offset, data[part.ref.skip : part.ref.size - part.ref.cut])
 
 
 def _pieces(stored: memoryview, fetch: Fetch) -> Iterator[_Fetched]:

@@ -29,6 +29,7 @@ from flybackup.model import Snapshot
 from flybackup.packer import WORKERS, Kind, Known, Pace, Packer, Spare
 from flybackup.packing import DATA, MANIFEST, OpenPack, pack_key
 from flybackup.repository import Repository
+from flybackup.shared import SharedStream
 
 UPLOADS = 2
 _PIECE_BYTES = 64 * 1024
@@ -103,6 +104,10 @@ class Session:
     def store(self, extents: Iterable[Extent], chunking: Fixed | None) -> Refs:
         """Store one entry's data and return its chunks; what is stored already is not stored again."""
         return self._data.store(extents, chunking or data_chunks(self._repository.write_key.chunker_multiplier))
+
+    def shared_stream(self) -> SharedStream:
+        """Return a stream for the small files of one snapshot."""
+        return SharedStream(data_chunks(self._repository.write_key.chunker_multiplier), self._data.store_chunk)
 
     def store_manifest(self, records: Iterable[bytes]) -> tuple[tuple[bytes, int], ...]:
         """Store the manifest stream and return its chunks (id, size), in order."""

@@ -14,9 +14,9 @@ ROOT = Path(flybackup.__file__).parent
 
 # A module imports from its own level and from those below it.
 LEVELS = (
-    "errors model anomalies chunking compression crypto envelope keys packing manifest allocator",
+    "errors model anomalies chunking compression crypto envelope keys packing manifest allocator patterns tree subtree",
     "clock concurrency stores sources",
-    "index packer session repository reading",
+    "index packer session shared repository reading",
     "operations",
     "config logs",
     "app demo doctor report",
@@ -30,6 +30,7 @@ ROOMS = {
     "botocore": ("stores.s3", "stores.s3_errors"),
     "click": ("cli",),
     "duckdb": ("sources.duckdb", "demo.application"),
+    "pathspec": ("patterns",),
     "psycopg": ("sources.postgres",),
     "rich": ("cli.terminal",),
     "schedule": ("agent",),

@@ -15,6 +15,7 @@ from flybackup.cli.group import LazyGroup
 from flybackup.cli.options import Options
 from flybackup.cli.stopping import StoppedError, stoppable
 from flybackup.errors import ConfigError, FlybackupError
+from flybackup.report.units import harmless
 
 USAGE = 2
 FAILED = 1
@@ -66,7 +67,7 @@ def _invoke(arguments: Sequence[str], options: Options) -> int:
 
 def _fail(options: Options, arguments: Sequence[str], message: str, hint: str, code: int) -> int:
     """Tell on stderr, and with --json on stdout too, so that it holds exactly one document."""
-    sys.stderr.write(f"error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
+    sys.stderr.write(harmless(f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")))
     if options.json or "--json" in arguments:  # a usage error may come before the option was read
         document = {"error": {"message": message, "hint": hint, "exit_code": code}}
         sys.stdout.write(json.dumps(document) + "\n")

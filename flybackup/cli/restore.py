@@ -23,12 +23,22 @@ from flybackup.sources import RestoreOptions
 @click.command(cls=Command)
 @click.argument("snapshot", required=False)
 @click.option(
-    "--to", "targets", metavar="TARGET", multiple=True, help="A file for duckdb; a postgresql:// URL for postgres."
+    "--to",
+    "targets",
+    metavar="TARGET",
+    multiple=True,
+    help="A file for duckdb, a directory for volume, a URL for postgres.",
 )
 @click.option("--set", "set_", metavar="SET", help="All snapshots of a set, each to where it is configured to be.")
 @click.option("--replace", is_flag=True, help="Replace what is there; it is kept aside.")
 @click.option(
     "--table", "tables", metavar="NAME", multiple=True, help="Only this table (schema.table); may be repeated."
+)
+@click.option(
+    "--only",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only this of a volume, as in a .gitignore; may be repeated.",
 )
 @click.option(
     "--jobs", metavar="N", type=click.IntRange(1, 64), default=1, help="Connections or threads the target gets [1]."
@@ -44,6 +54,7 @@ def restore(
     set_: str | None,
     replace: bool,
     tables: Sequence[str],
+    only: Sequence[str],
     jobs: int,
     dry_run: bool,
     verify: bool,
@@ -57,9 +68,9 @@ def restore(
     With --set in place of SNAPSHOT all of a set come back, or none: SET is its id, or one of its snapshots. Each goes
     where its source is configured to be, or to what --to NAME=TARGET says, which may be repeated.
     """
-    options = RestoreOptions(replace=replace, tables=tables, jobs=jobs)
+    options = RestoreOptions(replace=replace, tables=tables, only=only, jobs=jobs)
     if set_ is not None:
-        refuse_with_set(snapshot, tables)
+        refuse_with_set(snapshot, tables, only)
         return restore_whole_set(context, set_, targets, SetOptions(options, verify=verify, dry_run=dry_run))
     snapshot, target = one_snapshot_and_target(snapshot, targets)
     repository = context.repository()

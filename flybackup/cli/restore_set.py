@@ -27,12 +27,12 @@ class SetOptions(NamedTuple):
     dry_run: bool
 
 
-def refuse_with_set(snapshot: str | None, tables: Sequence[str]) -> None:
+def refuse_with_set(snapshot: str | None, tables: Sequence[str], only: Sequence[str]) -> None:
     """Raise a usage error for what only a snapshot alone can be asked."""
     if snapshot is not None:
         raise click.UsageError("SNAPSHOT and --set exclude each other: --set SNAPSHOT names the set of that snapshot.")
-    if tables:
-        raise click.UsageError("--table is for one snapshot, not for a set.")
+    if tables or only:
+        raise click.UsageError("--table and --only are for one snapshot, not for a set.")
 
 
 def restore_whole_set(context: Context, what: str, targets: Sequence[str], options: SetOptions) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flybackup.model import OnProgress, Progress
 from flybackup.report.table import Block, Table, plain
-from flybackup.report.units import human_bytes
+from flybackup.report.units import harmless, human_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -20,11 +20,11 @@ def print_blocks(blocks: Iterable[Block]) -> None:
     fitted = sys.stdout.isatty() and _print_fitted
     for block in blocks:
         if isinstance(block, str):
-            sys.stdout.write(f"{block}\n")
+            sys.stdout.write(f"{harmless(block)}\n")
         elif fitted:
             fitted(block)
         else:
-            sys.stdout.write(f"{plain(block)}\n")
+            sys.stdout.write(f"{harmless(plain(block))}\n")
 
 
 def _print_fitted(table: Table) -> None:
@@ -45,7 +45,7 @@ def _rich(table: Table) -> "RichTable":
         )
     for at, row in enumerate(table.rows):
         # A Text, not a str: names in square brackets are no markup.
-        fitted.add_row(*(Text(cell) for cell in row), style="bold red" if at in table.marked else "")
+        fitted.add_row(*(Text(harmless(cell)) for cell in row), style="bold red" if at in table.marked else "")
     return fitted
 
 

@@ -13,6 +13,7 @@ from flybackup.config.values import (
     RepositoryConfig,
     RetentionConfig,
     SourceConfig,
+    VolumeSourceConfig,
 )
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Secrets",
     "SourceConfig",
     "Variables",
+    "VolumeSourceConfig",
     "cache_directory",
     "database_name",
     "is_postgres_url",

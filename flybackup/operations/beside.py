@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 from flybackup.chunking import Extent
 from flybackup.errors import ConfigError, FlybackupError
-from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot, TableFacts
+from flybackup.manifest import ManifestEntry
+from flybackup.model import Entry, Facts, OnProgress, Progress, Snapshot
 from flybackup.operations.verify import Comparison, RestoreReport, compare, has_checksums
 from flybackup.reading import Reader
 from flybackup.sources import Restoration, RestoreOptions, Source, Stream
+from flybackup.subtree import Subtree, database_of, is_volume, named_tables
+from flybackup.tree import TreeTally
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Beside:
         self.published = False
         self.error: FlybackupError | None = None
         self.notes: list[str] = []
-        self._facts = _chosen(self.snapshot.facts, self._request.options)
+        self._facts = _wanted(self.snapshot.facts, self._request.options)
         self._compared: Comparison | None = None
         self._bytes = 0
         self._restoration: Restoration | None = None
@@ -63,12 +66,13 @@ class Beside:
     def stage(self, held: ExitStack, reader: Reader, on_progress: OnProgress) -> None:
         """Restore beside the target and compare; *held* removes what is not published or kept. Raise any
         `FlybackupError`. What differs from the snapshot's facts is kept: it may be all there is."""
-        streams = _Streams(reader, self.snapshot, on_progress)
+        options = replace(self._request.options, facts=self.snapshot.facts)
+        streams = _Streams(reader, self.snapshot, options, on_progress)
         try:
             if self._request.dry_run:
                 self._rehearse(streams)
             else:
-                self._restore(held, streams)
+                self._restore(held, streams, options)
         finally:
             self._bytes = streams.bytes
 
@@ -79,18 +83,17 @@ class Beside:
             streams.bytes += entry.size
         self.notes.append(f"Nothing was written. Would restore: {', '.join(names)}.")
 
-    def _restore(self, held: ExitStack, streams: "_Streams") -> None:
-        options = replace(self._request.options, facts=self.snapshot.facts)
+    def _restore(self, held: ExitStack, streams: "_Streams", options: RestoreOptions) -> None:
         restoration = held.enter_context(self._source.restore(streams.read(), options, self._request.scratch))
-        self._compared = self._comparison(restoration)
+        self._compared = self._comparison(restoration, streams.expected(self._facts))
         self._restoration = restoration
         if not self._compared.ok:
             self.notes.append(f"The target was not touched. What was restored is kept at {restoration.keep()}.")
 
-    def _comparison(self, restoration: Restoration) -> Comparison:
+    def _comparison(self, restoration: Restoration, expected: Facts) -> Comparison:
         if not self._request.verify:
             return Comparison((), None, ())
-        return compare(self._facts, restoration.probe(checksums=has_checksums(self._facts)))
+        return compare(expected, restoration.probe(checksums=has_checksums(expected)))
 
     def publish(self) -> None:
         """Move it into place. Raise `FlybackupError`."""
@@ -124,35 +127,64 @@ class Beside:
         )
 
 
-def _chosen(facts: Facts, options: RestoreOptions) -> Facts:
+def _wanted(facts: Facts, options: RestoreOptions) -> Facts:
     """Return the facts of the tables asked for. Raise `ConfigError` for a table the snapshot does not have."""
+    if options.only and not is_volume(facts):
+        raise ConfigError("--only takes entries of a volume, and this is none", hint="--table takes single tables.")
     if not options.tables:
         return facts
-    found: dict[str, TableFacts] = {}
-    for wanted in options.tables:
-        names = [name for name in facts.tables if wanted in (name, name.partition(".")[2])]
-        if len(names) != 1:
-            known = ", ".join(sorted(facts.tables)) or "none"
-            raise ConfigError(f"{len(names)} tables match {wanted!r}", hint=f"The snapshot has: {known}.")
-        found[names[0]] = facts.tables[names[0]]
-    return replace(facts, tables=found, sequences={})
+    tables = {name: facts.tables[name] for name in named_tables(options.tables, facts)}
+    return replace(facts, tables=tables, sequences={}, files=None, file_bytes=None, tree_digest=None)
 
 
 class _Streams:
-    """The entries of a snapshot as streams, counted."""
+    """The entries of a snapshot that are asked for, as streams, counted."""
 
-    def __init__(self, reader: Reader, snapshot: Snapshot, on_progress: OnProgress) -> None:
+    def __init__(self, reader: Reader, snapshot: Snapshot, options: RestoreOptions, on_progress: OnProgress) -> None:
         self._reader = reader
         self._snapshot = snapshot
+        self._options = options
         self._on_progress = on_progress
+        self._tree = TreeTally()
+        self._databases: set[str] = set()
         self.bytes = 0
 
     def entries(self) -> Iterator[Entry]:
-        return (entry for entry, _ in self._reader.entries(self._snapshot))
+        return (entry for entry, _ in self._chosen())
 
     def read(self) -> Iterator[Stream]:
-        for entry, extents in self._reader.contents(self._reader.entries(self._snapshot)):
+        for entry, extents in self._reader.contents(self._chosen()):
             yield Stream(entry, self._counted(extents, entry.size))
+
+    def expected(self, facts: Facts) -> Facts:
+        """Return what of *facts* has to be in the target, after `read`: of a part of a volume, that part's."""
+        if not self._options.only:
+            return facts
+        tables = {name: table for name, table in facts.tables.items() if database_of(name, facts) in self._databases}
+        tree = self._tree.facts()
+        return replace(facts, tables=tables, files=tree.files, file_bytes=tree.file_bytes, tree_digest=tree.tree_digest)
+
+    def _chosen(self) -> Iterator[ManifestEntry]:
+        options, facts = self._options, self._snapshot.facts
+        if options.only:
+            return self._counted_part()
+        entries = self._reader.entries(self._snapshot)
+        if not (options.tables and is_volume(facts)):
+            return entries
+        databases = {database_of(name, facts) for name in _wanted(facts, options).tables}
+        return (each for each in entries if (each.entry.part_of or each.entry.path) in databases)
+
+    def _counted_part(self) -> Iterator[ManifestEntry]:
+        any_file = False
+        for each in Subtree(self._options.only, lambda: self._reader.entries(self._snapshot)).read():
+            any_file = any_file or each.entry.kind != "directory"
+            self._tree.add(each.entry)
+            if each.entry.database is not None:
+                self._databases.add(each.entry.path)
+            yield each
+        if not any_file:
+            patterns = ", ".join(self._options.only)
+            raise ConfigError(f"no file of the snapshot matches {patterns}", hint="'flybackup show' lists its entries.")
 
     def _counted(self, extents: Iterator[Extent], size: int) -> Iterator[Extent]:
         before = self.bytes

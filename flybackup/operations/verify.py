@@ -93,7 +93,11 @@ def compare(expected: Facts, actual: Facts) -> Comparison:
     files = None
     if expected.files is not None:
         files = FileCheck(expected.files, actual.files, expected.files == actual.files)
-    problems = [*_checksum_problems(expected, actual), *_sequence_problems(expected, actual)]
+    problems = [
+        *_tree_problems(expected, actual),
+        *_checksum_problems(expected, actual),
+        *_sequence_problems(expected, actual),
+    ]
     return Comparison(tables, files, tuple(problems))
 
 
@@ -104,6 +108,14 @@ def _table(name: str, expected: TableFacts, actual: TableFacts | None) -> TableC
 
 def _differs(expected: TableFacts, actual: TableFacts | None) -> bool:
     return actual is not None and expected.checksum is not None and expected.checksum != actual.checksum
+
+
+def _tree_problems(expected: Facts, actual: Facts) -> list[str]:
+    if expected.file_bytes is not None and expected.file_bytes != actual.file_bytes:
+        return [f"the files have {actual.file_bytes or 0:,} bytes together, expected {expected.file_bytes:,}"]
+    if expected.tree_digest is not None and expected.tree_digest != actual.tree_digest:
+        return ["a name, permission, link or content of the files differs from the snapshot's"]
+    return []
 
 
 def _checksum_problems(expected: Facts, actual: Facts) -> list[str]:

@@ -22,13 +22,15 @@ class Stream(NamedTuple):
     `extents` is lazy and is read once, to its end, before the next stream is asked for. In a capture, `entry.size`
     need not be right beforehand: the extents say; and `amended`, asked after them, may return what the entry turned out
     to be. In a restore `size` is right, extents may come in any order, and holes are not given. `chunking` None means
-    content-defined. `kept` says that the entry is the previous snapshot's, with its data: there are no extents.
+    content-defined. `whole` is all of a small file's data, which the extents give as well. `kept` says that the data is
+    the previous snapshot's: there are no extents.
     """
 
     entry: Entry
     extents: Iterator[Extent]
     chunking: Fixed | None = None
     amended: Callable[[], Entry] | None = None
+    whole: bytes | None = None
     kept: Kept | None = None
 
 

@@ -256,7 +256,7 @@ def test_what_is_said_wrongly(app: App) -> None:
     backed_up(app)
     for arguments, told in (
         (("cup", "--set", "cup"), "exclude each other"),
-        (("--set", "cup", "--table", "matches"), "--table is for one snapshot"),
+        (("--set", "cup", "--table", "matches"), "for one snapshot, not for a set"),
         (("--set", "nothing-like-it"), "no set or snapshot is called"),
         (("--set", "alone"), "without --set"),
         (("--set", "cup", "--to", "/somewhere"), "NAME=TARGET"),

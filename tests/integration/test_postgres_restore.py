@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 from rigs import stored
@@ -258,7 +259,7 @@ def halved(taken: Taken) -> Taken:
     content = b"".join(extent.data for extent in extents)
     half = content[: len(content) // 2]
     return Taken(
-        [*others, (dump._replace(entry=dataclasses.replace(dump.entry, size=len(half))), [Extent(0, half)])],
+        [*others, (dump._replace(entry=msgspec.structs.replace(dump.entry, size=len(half))), [Extent(0, half)])],
         taken.facts,
     )
 

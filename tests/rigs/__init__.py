@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import msgspec
+
 from flybackup.chunking import Extent
 from flybackup.sources import Capture, Source, Stream
 
@@ -60,13 +62,7 @@ def stored(capture: Capture) -> list[Stream]:
         extents = [Extent(offset, data) for offset, data in content.items()]
         if stream.entry.kind == "file":
             extents.reverse()
-        entry = type(stream.entry)(
-            path=stream.entry.path,
-            kind=stream.entry.kind,
-            size=size,
-            mode=stream.entry.mode,
-            mtime_ns=stream.entry.mtime_ns,
-        )
+        entry = msgspec.structs.replace(stream.amended() if stream.amended else stream.entry, size=size)
         streams.append(Stream(entry, iter(extents), stream.chunking))
     return streams
 

@@ -125,7 +125,7 @@ def test_a_target_is_found_by_the_kind_of_its_snapshot() -> None:
         ("duckdb", "postgresql://u:hunter2@host/db", "is a file"),
         ("postgres", "/data/x", "named by a URL"),
         ("sqlite", "/data/x", "not in this version yet"),
-        ("volume", "/data/x", "not in this version yet"),
+        ("volume", "s3://bucket/x", "is a directory, not"),
         ("mysql", "/data/x", "no kind of source"),
     ],
 )
@@ -156,9 +156,15 @@ def test_what_is_not_in_this_version_yet_is_recognised_and_refused(tmp_path: Pat
         connection.execute("CREATE TABLE t (x)")
     connection.close()
 
-    for location, what in ((tmp_path / "a.db", "SQLite"), (tmp_path, "volumes")):
-        with pytest.raises(ConfigError, match=f"{what} .* not in this version yet"):
-            app.recognise(str(location))
+    with pytest.raises(ConfigError, match="SQLite is not in this version yet"):
+        app.recognise(str(tmp_path / "a.db"))
+
+
+def test_a_directory_is_a_volume_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    assert app.recognise(str(tmp_path / "data")) == ("volume", "data")
+    monkeypatch.chdir(tmp_path / "data")
+    assert app.recognise(".") == ("volume", "data")
 
 
 def test_what_is_nothing_is_refused(tmp_path: Path) -> None:
