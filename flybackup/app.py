@@ -16,6 +16,7 @@ from flybackup.config import (
     PostgresSourceConfig,
     RepositoryConfig,
     SourceConfig,
+    SqliteSourceConfig,
     Variables,
     VolumeSourceConfig,
     cache_directory,
@@ -41,9 +42,8 @@ if TYPE_CHECKING:
 
 _CACHE_BYTES = 512 * 1024 * 1024
 _AWS_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_LATER_KINDS = ("sqlite", "command")
-_SQLITE_MAGIC = b"SQLite format 3\0"
-_LATER = "DuckDB files and PostgreSQL databases are what it can back up."
+_LATER_KINDS = ("command",)
+_LATER = "DuckDB and SQLite files, PostgreSQL databases and directories are what it can back up."
 
 
 def open_store(
@@ -117,15 +117,17 @@ def source_for(config: SourceConfig) -> Source:
         return _postgres(config.url, checksums=checksums)
     if isinstance(config, VolumeSourceConfig):
         return _volume(config.path, checksums=checksums, exclude=config.exclude, one_file_system=config.one_file_system)
+    if isinstance(config, SqliteSourceConfig):
+        return _sqlite(config.path, checksums=checksums)
     raise AssertionError(f"unreachable: {type(config)}")
 
 
 def source_at(kind: str, location: str) -> Source:
     """Return the place of *kind* at *location*: a path, or a URL for `postgres`. Raise `ConfigError`."""
     if kind == "duckdb":
-        if "://" in location:
-            raise ConfigError(f"a DuckDB database is a file, not {redact_url(location)}", hint="Name a path.")
-        return _duckdb(Path(location), checksums=False)
+        return _duckdb(_file(location), checksums=False)
+    if kind == "sqlite":
+        return _sqlite(_file(location), checksums=False)
     if kind == "postgres":
         if not is_postgres_url(location):
             raise ConfigError("a PostgreSQL database is named by a URL", hint="Write postgresql://user@host/database.")
@@ -138,6 +140,12 @@ def source_at(kind: str, location: str) -> Source:
     raise ConfigError(f"{kind}: {'not in this version yet' if later else 'no kind of source'}", hint=_LATER)
 
 
+def _file(location: str) -> Path:
+    if "://" in location:
+        raise ConfigError(f"this kind of database is a file, not {redact_url(location)}", hint="Name a path.")
+    return Path(location)
+
+
 def recognise(location: str, env: Mapping[str, str] = os.environ) -> tuple[str, str]:
     """Return kind and name of the source at *location*, an ad hoc path or URL. Raise `ConfigError`."""
     if is_postgres_url(location):
@@ -147,23 +155,27 @@ def recognise(location: str, env: Mapping[str, str] = os.environ) -> tuple[str, 
     path = Path(location)
     if path.is_dir():
         return "volume", source_name(path.resolve().name)
-    _refuse_what_is_no_database(path)
-    return "duckdb", source_name(path.stem)
+    return _kind_of_file(path), source_name(path.stem)
 
 
-def _refuse_what_is_no_database(path: Path) -> None:
+def _kind_of_file(path: Path) -> str:
     from flybackup.sources.duckdb.live import is_duckdb_file  # noqa: PLC0415
+    from flybackup.sources.sqlite.header import is_sqlite_file  # noqa: PLC0415
 
     try:
-        with path.open("rb") as file:
-            head = file.read(len(_SQLITE_MAGIC))
+        if is_sqlite_file(path):
+            return "sqlite"
+        if is_duckdb_file(path):
+            return "duckdb"
+        empty = not path.stat().st_size
     except OSError as exc:
         hint = "Name a source of the configuration, a database file or postgresql://…"
         raise ConfigError(f"cannot read {path}: {exc.strerror or exc}", hint=hint) from exc
-    if head == _SQLITE_MAGIC:
-        raise ConfigError(f"{path} is a SQLite database: SQLite is not in this version yet", hint=_LATER)
-    if not is_duckdb_file(path):
-        raise ConfigError(f"{path} is no database that flybackup knows", hint=_LATER)
+    if empty:
+        raise ConfigError(
+            f"{path} is empty: no database yet, or none any more", hint="Back it up when it holds something."
+        )
+    raise ConfigError(f"{path} is no database that flybackup knows", hint=_LATER)
 
 
 def _duckdb(path: Path, *, checksums: bool) -> Source:
@@ -183,9 +195,20 @@ def _database_kinds(checksums: bool) -> "Sequence[DatabaseKind]":
     """Return the databases that are captured by their own source when they lie in a volume."""
     from flybackup.sources.duckdb.layout import has_magic  # noqa: PLC0415
     from flybackup.sources.duckdb.wal import WAL_SUFFIXES  # noqa: PLC0415
+    from flybackup.sources.sqlite.connecting import SUFFIXES  # noqa: PLC0415
+    from flybackup.sources.sqlite.header import is_sqlite  # noqa: PLC0415
     from flybackup.sources.volume.databases import DatabaseKind  # noqa: PLC0415
 
-    return (DatabaseKind("duckdb", has_magic, WAL_SUFFIXES, lambda path: _duckdb(path, checksums=checksums)),)
+    return (
+        DatabaseKind("duckdb", has_magic, WAL_SUFFIXES, lambda path: _duckdb(path, checksums=checksums)),
+        DatabaseKind("sqlite", is_sqlite, SUFFIXES, lambda path: _sqlite(path, checksums=checksums)),
+    )
+
+
+def _sqlite(path: Path, *, checksums: bool) -> Source:
+    from flybackup.sources.sqlite.source import SqliteSource  # noqa: PLC0415
+
+    return SqliteSource(path, checksums=checksums)
 
 
 def _postgres(url: str, *, checksums: bool) -> Source:

@@ -34,6 +34,7 @@ ROOMS = {
     "psycopg": ("sources.postgres",),
     "rich": ("cli.terminal",),
     "schedule": ("agent",),
+    "sqlite3": ("sources.sqlite",),
 }
 
 # Composition, and the look at each kind's own troubles.

@@ -39,9 +39,9 @@ class Named(NamedTuple):
 def backup(context: Context, *, sources: Sequence[str], name: str | None, tags: Sequence[str], dry_run: bool) -> int:
     """Take a snapshot of each SOURCE, or of every configured source.
 
-    A SOURCE is a name from the configuration, the path of a DuckDB file, or a postgresql:// URL. Several are a set,
-    taken as close together as can be. Exit code 3 when some sources failed, or something of one could not be read: what
-    was taken is kept.
+    A SOURCE is a name from the configuration, the path of a DuckDB or SQLite file or of a directory, or a postgresql://
+    URL. Several are a set, taken as close together as can be. Exit code 3 when some sources failed, or something of one
+    could not be read: what was taken is kept.
     """
     chosen = _choose(context, sources, name)
     repository = context.repository()

@@ -22,13 +22,7 @@ from flybackup.sources import RestoreOptions
 
 @click.command(cls=Command)
 @click.argument("snapshot", required=False)
-@click.option(
-    "--to",
-    "targets",
-    metavar="TARGET",
-    multiple=True,
-    help="A file for duckdb, a directory for volume, a URL for postgres.",
-)
+@click.option("--to", "targets", metavar="TARGET", multiple=True, help="A file, a directory for a volume, or a URL.")
 @click.option("--set", "set_", metavar="SET", help="All snapshots of a set, each to where it is configured to be.")
 @click.option("--replace", is_flag=True, help="Replace what is there; it is kept aside.")
 @click.option(

@@ -13,6 +13,7 @@ from flybackup.config.values import (
     RepositoryConfig,
     RetentionConfig,
     SourceConfig,
+    SqliteSourceConfig,
     VolumeSourceConfig,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "RetentionConfig",
     "Secrets",
     "SourceConfig",
+    "SqliteSourceConfig",
     "Variables",
     "VolumeSourceConfig",
     "cache_directory",

@@ -30,7 +30,7 @@ from flybackup.config.values import (
 )
 from flybackup.errors import ConfigError
 
-_LATER_TYPES = ("sqlite", "command")
+_LATER_TYPES = ("command",)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_REPOSITORY = (
     'repository.url: is missing; write url = "s3://BUCKET/PREFIX" or "file:///DIRECTORY" under [repository], '

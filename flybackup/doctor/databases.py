@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flybackup.clock import Clock, SystemClock
-from flybackup.config import DuckdbSourceConfig, PostgresSourceConfig, SourceConfig
+from flybackup.config import DuckdbSourceConfig, PostgresSourceConfig, SourceConfig, SqliteSourceConfig
 from flybackup.doctor import Finding
 from flybackup.report.units import human_bytes
 
@@ -17,6 +17,8 @@ def database(name: str, config: SourceConfig, scratch: Path) -> Iterator[Finding
         yield from _duckdb(name, config.path, scratch, SystemClock())
     elif isinstance(config, PostgresSourceConfig):
         yield from _postgres(name, config.url)
+    elif isinstance(config, SqliteSourceConfig):
+        yield from _sqlite(name, config.path, scratch)
 
 
 def _duckdb(name: str, path: Path, scratch: Path, clock: Clock) -> Iterator[Finding]:
@@ -51,6 +53,21 @@ def _versions(name: str, pid: int) -> Iterator[Finding]:
 
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(".") if part.isdigit()]
+
+
+def _sqlite(name: str, path: Path, scratch: Path) -> Iterator[Finding]:
+    """Look at a SQLite file without locking it. Raise `SourceError` for one that cannot be read."""
+    from flybackup.sources.sqlite.live import LiveFile  # noqa: PLC0415  only for this kind
+
+    with LiveFile(path) as live:
+        header, size, user = live.header(), live.opened.st_size, live.user()
+    journal = "a write-ahead log" if header.wal else "a rollback journal"
+    yield Finding("ok", name, f"{path} is a SQLite database with {journal}, {human_bytes(size)}")
+    if user is not None:
+        yield Finding("ok", name, f"in use by {user}; it is captured while it is written")
+    if shutil.disk_usage(scratch).free < size:
+        do = "A capture needs room for a whole copy: set FLYBACKUP_SCRATCH_DIR."
+        yield Finding("error", name, f"there is less scratch space than the {human_bytes(size)} of {path}", do)
 
 
 def _postgres(name: str, url: str) -> Iterator[Finding]:

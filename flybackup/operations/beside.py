@@ -45,7 +45,7 @@ class Beside:
         self.published = False
         self.error: FlybackupError | None = None
         self.notes: list[str] = []
-        self._facts = _wanted(self.snapshot.facts, self._request.options)
+        self._facts = chosen(self.snapshot.facts, self._request.options)
         self._compared: Comparison | None = None
         self._bytes = 0
         self._restoration: Restoration | None = None
@@ -66,13 +66,12 @@ class Beside:
     def stage(self, held: ExitStack, reader: Reader, on_progress: OnProgress) -> None:
         """Restore beside the target and compare; *held* removes what is not published or kept. Raise any
         `FlybackupError`. What differs from the snapshot's facts is kept: it may be all there is."""
-        options = replace(self._request.options, facts=self.snapshot.facts)
-        streams = _Streams(reader, self.snapshot, options, on_progress)
+        streams = _Streams(reader, self.snapshot, self._request.options, on_progress)
         try:
             if self._request.dry_run:
                 self._rehearse(streams)
             else:
-                self._restore(held, streams, options)
+                self._restore(held, streams)
         finally:
             self._bytes = streams.bytes
 
@@ -83,7 +82,8 @@ class Beside:
             streams.bytes += entry.size
         self.notes.append(f"Nothing was written. Would restore: {', '.join(names)}.")
 
-    def _restore(self, held: ExitStack, streams: "_Streams", options: RestoreOptions) -> None:
+    def _restore(self, held: ExitStack, streams: "_Streams") -> None:
+        options = replace(self._request.options, facts=self.snapshot.facts)
         restoration = held.enter_context(self._source.restore(streams.read(), options, self._request.scratch))
         self._compared = self._comparison(restoration, streams.expected(self._facts))
         self._restoration = restoration
@@ -127,7 +127,7 @@ class Beside:
         )
 
 
-def _wanted(facts: Facts, options: RestoreOptions) -> Facts:
+def chosen(facts: Facts, options: RestoreOptions) -> Facts:
     """Return the facts of the tables asked for. Raise `ConfigError` for a table the snapshot does not have."""
     if options.only and not is_volume(facts):
         raise ConfigError("--only takes entries of a volume, and this is none", hint="--table takes single tables.")
@@ -171,7 +171,7 @@ class _Streams:
         entries = self._reader.entries(self._snapshot)
         if not (options.tables and is_volume(facts)):
             return entries
-        databases = {database_of(name, facts) for name in _wanted(facts, options).tables}
+        databases = {database_of(name, facts) for name in chosen(facts, options).tables}
         return (each for each in entries if (each.entry.part_of or each.entry.path) in databases)
 
     def _counted_part(self) -> Iterator[ManifestEntry]:

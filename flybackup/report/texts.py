@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
+from itertools import islice
 
 from flybackup.model import Entry, Snapshot, Summary, apart_seconds
 from flybackup.operations.check import CheckReport
@@ -11,6 +12,8 @@ from flybackup.report.units import count, human_age, human_bytes, human_seconds,
 
 SHORT_ID = 8
 """Digits of an id that are shown in lists: a prefix is enough to name a snapshot as long as it is unique."""
+ENTRIES = 40
+"""Entries that `show` lists: a volume may have a million."""
 SHOWN = 10
 """Sentences that `backup` prints of what is missing or lost; `show` prints all."""
 
@@ -61,9 +64,10 @@ def _backed_up(snapshot: Snapshot, *, dry_run: bool) -> str:
 
 
 def contents(snapshot: Snapshot) -> str:
-    """`3 tables, 3,000,000 rows`, or files, or entries: what the facts know."""
-    tables = snapshot.facts.tables
-    return f"{count(len(tables), 'table')}, {_amount(snapshot)}" if tables else _amount(snapshot)
+    """`30 files, 3 tables, 3,000,000 rows`, or entries: what the facts know."""
+    tables, files = snapshot.facts.tables, snapshot.facts.files
+    known = [count(len(tables), "table"), _amount(snapshot)] if tables else [_amount(snapshot)]
+    return ", ".join([count(files, "file"), *known] if tables and files is not None else known)
 
 
 def _amount(snapshot: Snapshot) -> str:
@@ -115,7 +119,10 @@ def show_text(snapshot: Snapshot, entries: Iterable[Entry], *, zone: tzinfo, now
     yield "\n".join(f"{name:<10}{value}" for name, value in _head(snapshot, zone, now))
     yield from _marks(snapshot)
     yield from (f"warning: {warning}" for warning in snapshot.warnings)
-    yield Table(("ENTRY", "KIND", ">SIZE"), [(each.path, each.kind, human_bytes(each.size)) for each in entries])
+    listed = list(islice(entries, ENTRIES))
+    yield Table(("ENTRY", "KIND", ">SIZE"), [(each.path, each.kind, human_bytes(each.size)) for each in listed])
+    if snapshot.summary.entries > len(listed):
+        yield f"… and {snapshot.summary.entries - len(listed):,} more entries. --json lists all."
     if snapshot.facts.tables:
         yield _tables(snapshot)
 

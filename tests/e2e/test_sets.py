@@ -284,7 +284,7 @@ def test_what_is_said_wrongly(app: App) -> None:
     backed_up(app)
     for arguments, told in (
         (("cup", "--set", "cup"), "exclude each other"),
-        (("--set", "cup", "--table", "matches"), "for one snapshot, not for a set"),
+        (("--set", "cup", "--table", "matches"), "--table and --only are for one snapshot"),
         (("--set", "nothing-like-it"), "no set or snapshot is called"),
         (("--set", "alone"), "without --set"),
         (("--set", "cup", "--to", "/somewhere"), "NAME=TARGET"),

@@ -15,6 +15,7 @@ from flybackup.keys import Argon2Cost
 from flybackup.repository import Repository, create
 from flybackup.sources.duckdb.source import DuckdbSource
 from flybackup.sources.postgres import PostgresSource
+from flybackup.sources.sqlite.source import SqliteSource
 from flybackup.stores.memory import MemoryStore
 
 CHEAP = Argon2Cost(iterations=1, lanes=1, memory_kib=8)
@@ -124,7 +125,8 @@ def test_a_target_is_found_by_the_kind_of_its_snapshot() -> None:
     [
         ("duckdb", "postgresql://u:hunter2@host/db", "is a file"),
         ("postgres", "/data/x", "named by a URL"),
-        ("sqlite", "/data/x", "not in this version yet"),
+        ("sqlite", "postgresql://u:hunter2@host/db", "is a file"),
+        ("command", "/data/x", "not in this version yet"),
         ("volume", "s3://bucket/x", "is a directory, not"),
         ("mysql", "/data/x", "no kind of source"),
     ],
@@ -151,13 +153,13 @@ def test_a_postgres_url_is_recognised_by_its_scheme(scheme: str) -> None:
     assert app.recognise(f"{scheme}://host", {"PGDATABASE": "env"}) == ("postgres", "env")
 
 
-def test_what_is_not_in_this_version_yet_is_recognised_and_refused(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "a.db") as connection:
+def test_a_sqlite_file_is_recognised_whatever_it_is_called(tmp_path: Path) -> None:
+    for name in ("a.db", "b", "c.duckdb"):
+        connection = sqlite3.connect(tmp_path / name)
         connection.execute("CREATE TABLE t (x)")
-    connection.close()
-
-    with pytest.raises(ConfigError, match="SQLite is not in this version yet"):
-        app.recognise(str(tmp_path / "a.db"))
+        connection.close()
+        assert app.recognise(str(tmp_path / name)) == ("sqlite", name[0])
+    assert isinstance(app.source_at("sqlite", str(tmp_path / "a.db")), SqliteSource)
 
 
 def test_a_directory_is_a_volume_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

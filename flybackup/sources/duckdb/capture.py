@@ -16,8 +16,8 @@ from flybackup.sources.duckdb.live import LiveFile
 from flybackup.sources.duckdb.protocol import RawCopy, View
 from flybackup.sources.duckdb.validation import ValidationError, Validator, table_facts
 from flybackup.sources.duckdb.walcopy import WalCopy, checkpoint_running
+from flybackup.sources.files.extents import file_extents
 
-_PIECE_BYTES = 1 << 20
 _LIVE_TRIES = 2
 _CHECKPOINT_WAIT_SECONDS = 5.0
 _CHECKPOINT_PAUSE_SECONDS = 0.005
@@ -73,7 +73,7 @@ class DuckdbCapture:
         entry = Entry(
             path=self._live.path.name + log.suffix, kind="file", size=log.size, mode=log.mode, mtime_ns=log.mtime_ns
         )
-        return Stream(entry, _file_extents(log.copy))
+        return Stream(entry, file_extents(log.copy))
 
     def finish(self) -> Captured:
         outcome = self._finished()
@@ -228,14 +228,3 @@ def _translated(live: LiveFile, extents: Iterator[Extent]) -> Iterator[Extent]:
         yield from extents
     except OSError as exc:
         raise SourceError(f"cannot read {exc.filename or live.path}: {exc.strerror}") from exc
-
-
-def _file_extents(path: Path) -> Iterator[Extent]:
-    buffer = bytearray(_PIECE_BYTES)
-    view = memoryview(buffer)
-    offset = 0
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            yield Extent(offset, view[:count])
-            offset += count
-    yield Extent(offset, b"")

@@ -10,12 +10,13 @@ from flybackup.model import Facts
 from flybackup.sources import Capture, Restoration, RestoreOptions, Stream
 from flybackup.sources.duckdb.capture import DuckdbCapture
 from flybackup.sources.duckdb.live import LiveFile
-from flybackup.sources.duckdb.restoration import DuckdbRestoration, extract_tables, first_entry_mode
+from flybackup.sources.duckdb.restoration import DuckdbRestoration, extract_tables
 from flybackup.sources.duckdb.validation import Validator
 from flybackup.sources.duckdb.wal import WAL_SUFFIXES
 from flybackup.sources.files import staging
 from flybackup.sources.files.family import Family
 from flybackup.sources.files.refusals import refuse_taken
+from flybackup.sources.files.restoration import first_entry_mode
 
 
 class DuckdbSource:

@@ -110,6 +110,15 @@ def _write_error(path: Path, exc: OSError) -> SourceError:
     return SourceError(f"cannot write beside {path.parent / path.name}: {exc.strerror}", hint="Check the directory.")
 
 
+def sync(path: Path) -> None:
+    """Make durable what a library wrote to *path*. Raise `SourceError`."""
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as exc:
+        raise _write_error(path, exc) from exc
+
+
 def sync_directory(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -46,6 +46,10 @@ class VolumeSource:
         with self._opened(self.path, self._walk, self._checksums, scratch, previous) as capture:
             yield capture
 
+    def refuse(self, options: RestoreOptions) -> None:
+        """See `Refusing`."""
+        placing.refuse_taken(placing.target_at(self.path), options)
+
     @contextmanager
     def restore(self, streams: Iterator[Stream], options: RestoreOptions, scratch: Path) -> Iterator[Restoration]:
         """See `Source.restore`. The target may be a mount point (see `placing`)."""
@@ -58,10 +62,6 @@ class VolumeSource:
                 return self._measured(path, checksums, scratch)
 
             yield VolumeRestoration(tree, target, shortfalls, measure, self._clock.now(), replace=options.replace)
-
-    def refuse(self, options: RestoreOptions) -> None:
-        """See `Refusing.refuse`."""
-        placing.refuse_taken(placing.target_at(self.path), options)
 
     def _tables(self, streams: Iterator[Stream], tree: Path, options: RestoreOptions, scratch: Path) -> Shortfalls:
         """Make files of single tables below *tree*, each by its database's own kind."""
