@@ -1,6 +1,7 @@
 """An application of a DuckDB file and a PostgreSQL database: backed up together while it writes, and brought back."""
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -231,6 +232,33 @@ def test_a_stop_in_the_middle_keeps_what_is_committed_and_lets_go_of_the_rest(ap
     assert app.flybackup.json("restore", "cup", "--to", copy)["verified"]
     report = app.flybackup.json("restore", "--set", "cup", "--replace")
     assert report["missing"] == ["accounts", "large"]
+
+
+def test_a_volume_that_is_partial_is_said_and_comes_back_with_its_database(app: App) -> None:
+    """Files and PostgreSQL, as one application has them; what looks like a database and is none makes it partial."""
+    tree = app.path.with_name("uploads")
+    (tree / "2026").mkdir(parents=True)
+    (tree / "2026" / "cat.jpg").write_bytes(b"cat")
+    (tree / "broken.duckdb").write_bytes(bytes(8) + b"DUCK" + bytes(20_000))
+    configured = f'[sources.uploads]\ntype = "volume"\npath = "{tree}"\n'
+    configured += f'[sources.accounts]\ntype = "postgres"\nurl = "{app.server.url(app.database)}"\n'
+    (app.flybackup.cwd / "flybackup.toml").write_text(configured)
+
+    done = app.flybackup.json("backup", code=3)
+    assert done["failed"] == []
+    assert [each["status"] for each in done["snapshots"]] == ["partial", "complete"]
+    assert "broken.duckdb" in done["snapshots"][0]["problems"][0]
+    told = app.flybackup.run("backup", code=3).stdout.splitlines()
+    at = told.index("  PARTIAL: not everything could be captured. What is missing:")
+    assert "broken.duckdb" in told[at + 1]
+    assert "broken.duckdb" in app.flybackup.run("show", "uploads").stdout
+
+    shutil.rmtree(tree / "2026")
+    app.server.run(app.database, "DELETE FROM users")
+    report = app.flybackup.json("restore", "--set", done["set"]["id"], "--replace")
+    assert all(each["verified"] and each["published"] for each in report["restores"])
+    assert (tree / "2026" / "cat.jpg").read_bytes() == b"cat"
+    assert app.users() == USERS
 
 
 def test_the_list_shows_sets(app: App) -> None:

@@ -101,8 +101,8 @@ class _Restoration:
 
     def publish(self) -> tuple[str, ...]:
         self.target.step("publish")
-        self.target.content = self.beside
-        return (f"To undo: {self.target.name}",)
+        old, self.target.content = self.target.content, self.beside
+        return (f"To undo: {self.target.name}",) if old else ()
 
     def keep(self) -> str:
         self.target.step("keep")
