@@ -14,7 +14,7 @@ ROOT = Path(flybackup.__file__).parent
 
 # A module imports from its own level and from those below it.
 LEVELS = (
-    "errors model chunking compression crypto envelope keys packing manifest allocator",
+    "errors model chunking compression crypto envelope keys packing manifest allocator retention",
     "clock concurrency stores sources",
     "index packer session repository reading",
     "operations",

@@ -11,7 +11,6 @@ from flybackup.config.values import (
     DuckdbSourceConfig,
     PostgresSourceConfig,
     RepositoryConfig,
-    RetentionConfig,
     SourceConfig,
 )
 
@@ -21,7 +20,6 @@ __all__ = [
     "DuckdbSourceConfig",
     "PostgresSourceConfig",
     "RepositoryConfig",
-    "RetentionConfig",
     "Secrets",
     "SourceConfig",
     "Variables",
