@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from engine.dated import head
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from flybackup.model import Snapshot, SnapshotId
 from flybackup.retention import FUTURE, HOLD, RetentionPolicy, Verdict, judge
@@ -27,27 +27,34 @@ PERIODS: dict[str, Callable[[datetime], Hashable]] = {
     "keep_yearly": lambda local: local.year,
 }
 
-# Times: anywhere in fourteen months, or crowded into the hours in which the clocks of Los Angeles are set.
+# Quarters of an hour: anywhere in fourteen months, or crowded around the hours in which Los Angeles sets its clocks.
+QUARTER = timedelta(minutes=15)
 times = st.one_of(
-    st.datetimes(START.replace(tzinfo=None), END.replace(tzinfo=None), timezones=st.just(UTC)),
-    st.integers(0, 16).map(lambda quarter: datetime(2026, 3, 8, 8, tzinfo=UTC) + quarter * timedelta(minutes=15)),
-    st.integers(0, 16).map(lambda quarter: datetime(2026, 11, 1, 7, tzinfo=UTC) + quarter * timedelta(minutes=15)),
+    st.integers(0, (END - START) // QUARTER).map(lambda quarters: START + quarters * QUARTER),
+    st.integers(0, 16).map(lambda quarters: datetime(2026, 3, 8, 8, tzinfo=UTC) + quarters * QUARTER),
+    st.integers(0, 16).map(lambda quarters: datetime(2026, 11, 1, 7, tzinfo=UTC) + quarters * QUARTER),
 )
-tags = st.sets(st.sampled_from([HOLD, "pre-deploy", "nightly"]), max_size=2)
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+SHAPES = [
+    *[head(0, TIME)] * 3,
+    head(0, TIME, status="partial"),
+    head(0, TIME, tags=["pre-deploy"]),
+    head(0, TIME, tags=["nightly", "pre-deploy"]),
+    head(0, TIME, tags=[HOLD]),
+    head(0, TIME, anomalies=["table lost"]),
+    head(0, TIME, anomalies=["table lost"], tags=["nightly"]),
+    head(0, TIME, status="partial", anomalies=["table lost"]),
+    head(0, TIME, status="partial", tags=["nightly", HOLD]),
+]
+dated = st.lists(st.tuples(times, st.sampled_from(SHAPES)), max_size=20)
 
 
-@st.composite
-def histories(draw: st.DrawFn) -> list[Snapshot]:
-    return [
-        head(
-            number,
-            draw(times),
-            status=draw(st.sampled_from(["complete", "complete", "complete", "partial"])),
-            tags=sorted(draw(tags)) if draw(st.integers(0, 3)) == 0 else (),
-            anomalies=("table lost",) if draw(st.integers(0, 4)) == 0 else (),
-        )
-        for number in range(draw(st.integers(0, 25)))
-    ]
+def histories() -> st.SearchStrategy[list[Snapshot]]:
+    return dated.map(
+        lambda drawn: [
+            replace(shape, id=SnapshotId(f"{number:016x}"), time=time) for number, (time, shape) in enumerate(drawn)
+        ]
+    )
 
 
 policies = st.builds(
@@ -58,6 +65,10 @@ policies = st.builds(
 )
 zones = st.sampled_from(ZONES).map(ZoneInfo)
 some_ids = st.sets(st.integers(0, 24).map(lambda number: SnapshotId(f"{number:016x}")))
+
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Machines that test are busy."""
 
 
 def kept(verdicts: Iterable[Verdict]) -> set[str]:
@@ -73,6 +84,7 @@ def moment(snapshot: Snapshot) -> tuple[datetime, str]:
     return snapshot.time, snapshot.id
 
 
+@unhurried
 @given(histories(), policies, zones, some_ids)
 def test_no_policy_crosses_a_floor(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, verified: set[SnapshotId]
@@ -92,6 +104,7 @@ def test_no_policy_crosses_a_floor(
     assert bool(stay) == bool(history)
 
 
+@unhurried
 @given(histories(), policies, zones, some_ids, st.data())
 def test_removing_any_part_of_what_may_go_changes_no_verdict(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, verified: set[SnapshotId], data: st.DataObject
@@ -104,6 +117,7 @@ def test_removing_any_part_of_what_may_go_changes_no_verdict(
     assert list(again) == rest
 
 
+@unhurried
 @given(histories(), policies, zones, st.sampled_from(COUNTS), st.integers(1, 5))
 def test_a_more_generous_policy_keeps_all_that_and_perhaps_more(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, rule: str, more: int
@@ -116,6 +130,7 @@ def test_a_more_generous_policy_keeps_all_that_and_perhaps_more(
         assert least <= kept(judge(history, replace(policy, **change), zone=zone, now=LATER))
 
 
+@unhurried
 @given(histories(), policies, zones, st.randoms())
 def test_the_order_of_what_comes_in_does_not_matter(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, rng: random.Random
@@ -126,6 +141,7 @@ def test_the_order_of_what_comes_in_does_not_matter(
     assert [each.snapshot for each in verdicts] == sorted(history, key=moment, reverse=True)
 
 
+@unhurried
 @given(histories(), policies, zones)
 def test_what_is_kept_is_bounded(history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo) -> None:
     verdicts = judge(history, policy, zone=zone, now=LATER)
@@ -140,6 +156,7 @@ def test_what_is_kept_is_bounded(history: list[Snapshot], policy: RetentionPolic
     assert shown <= sum(bool(each.anomalies) for each in history)
 
 
+@unhurried
 @given(histories(), policies, zones, st.sampled_from(list(PERIODS)))
 def test_the_newest_of_each_of_the_newest_periods_is_kept(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, rule: str
@@ -150,6 +167,7 @@ def test_the_newest_of_each_of_the_newest_periods_is_kept(
     assert set(newest[: getattr(policy, rule) or 0]) <= stay
 
 
+@unhurried
 @given(histories(), policies, zones, st.timedeltas(timedelta(0), timedelta(days=10_000)))
 def test_time_that_passes_removes_nothing(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, pause: timedelta
@@ -157,6 +175,7 @@ def test_time_that_passes_removes_nothing(
     assert judge(history, policy, zone=zone, now=LATER) == judge(history, policy, zone=zone, now=LATER + pause)
 
 
+@unhurried
 @given(histories(), policies, zones, st.lists(st.timedeltas(timedelta(minutes=6), timedelta(days=9000)), min_size=1))
 def test_a_snapshot_dated_in_the_future_changes_nothing_for_the_others(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, ahead: list[timedelta]
@@ -168,6 +187,7 @@ def test_a_snapshot_dated_in_the_future_changes_nothing_for_the_others(
     assert verdicts[len(future) :] == judge(history, policy, zone=zone, now=LATER)
 
 
+@unhurried
 @given(histories(), policies, zones, times)
 def test_a_partial_snapshot_pushes_nothing_out(
     history: list[Snapshot], policy: RetentionPolicy, zone: ZoneInfo, time: datetime
@@ -177,6 +197,7 @@ def test_a_partial_snapshot_pushes_nothing_out(
     assert [each for each in verdicts if each.snapshot != partial] == list(judge(history, policy, zone=zone, now=LATER))
 
 
+@unhurried
 @given(histories(), zones)
 def test_without_a_policy_everything_stays(history: list[Snapshot], zone: ZoneInfo) -> None:
     verdicts = judge(history, None, zone=zone, now=LATER)
@@ -348,6 +369,11 @@ def test_days_are_those_of_the_zone() -> None:
     history = [head(number, evening + timedelta(hours=2 * number)) for number in range(2)]
     assert len(kept(judge(history, RetentionPolicy(keep_daily=9), zone=UTC, now=LATER))) == 1
     assert len(kept(judge(history, RetentionPolicy(keep_daily=9), zone=evening.tzinfo or UTC, now=LATER))) == 2
+
+
+def test_the_same_month_of_another_year_is_another() -> None:
+    history = [head(year, datetime(year, 1, 5, tzinfo=UTC)) for year in (2025, 2026)]
+    assert reasons(history, RetentionPolicy(keep_monthly=2)) == ["newest good, monthly 1 of 2", "monthly 2 of 2"]
 
 
 def test_the_first_days_of_january_are_in_the_week_before() -> None:
