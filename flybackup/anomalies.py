@@ -10,9 +10,9 @@ Pure. A snapshot is compared with the one before it whether either is partial or
 What turns over by design (a queue that was worked off) is marked too. That costs a warning and one kept snapshot.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from flybackup.model import Facts, Snapshot, SnapshotId
+from flybackup.model import Facts
 
 
 def anomalies(before: Facts | None, now: Facts, *, size_bytes: int) -> tuple[str, ...]:
@@ -59,18 +59,3 @@ def _more_than_half(before: int, now: int) -> bool:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def last_good_before_anomaly(snapshots: Iterable[Snapshot]) -> tuple[SnapshotId, ...]:
-    """Return what must not be dropped as long as a marked snapshot is there: of one source, ascending in time.
-
-    For every run of marked snapshots that is the newest complete unmarked one before it; partial ones stand aside.
-    """
-    found: dict[SnapshotId, None] = {}
-    good: SnapshotId | None = None
-    for snapshot in snapshots:
-        if snapshot.anomalies and good is not None:
-            found[good] = None
-        elif not snapshot.anomalies and snapshot.status == "complete":
-            good = snapshot.id
-    return tuple(found)

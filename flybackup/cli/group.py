@@ -26,6 +26,7 @@ COMMANDS = {
     "show": Place("snapshots", "show", "Show one snapshot: entries, tables, sizes."),
     "restore": Place("restore", "restore", "Restore a snapshot; it is verified before it takes its place."),
     "verify": Place("restore", "verify", "Compare a database with a snapshot."),
+    "forget": Place("forget", "forget", "Remove snapshots by the retention policy; says why the others stay."),
     "check": Place("check", "check", "Check what is stored; with --read-data every byte."),
     "key": Place("key", "key", "Manage passphrases, the write key, the recovery key."),
     "config": Place("config", "config", "Validate or show the configuration."),

@@ -22,18 +22,23 @@ from flybackup.config.values import (
     DuckdbSourceConfig,
     PostgresSourceConfig,
     RepositoryConfig,
-    RetentionConfig,
     SourceConfig,
     SqliteSourceConfig,
     Verify,
     VolumeSourceConfig,
 )
 from flybackup.errors import ConfigError
+from flybackup.retention import RetentionPolicy
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_REPOSITORY = (
     'repository.url: is missing; write url = "s3://BUCKET/PREFIX" or "file:///DIRECTORY" under [repository], '
     "set FLYBACKUP_REPOSITORY (or Fly's BUCKET_NAME), or say -r URL"
+)
+
+_KEEPS_NOTHING = (
+    "has no rule that keeps snapshots without a tag; "
+    "say keep_daily = 7, for example, or leave the table away to keep all"
 )
 
 
@@ -220,14 +225,18 @@ def _not_scheme(url: str) -> str:
     return f", not {scheme[0]}" if scheme else ""
 
 
-def _retention(table: Table | None) -> RetentionConfig | None:
+def _retention(table: Table | None) -> RetentionPolicy | None:
     if table is None:
         return None
     names = ("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
-    numbers: dict[str, int | None] = {name: table.take(name, read.count, None) for name in names}
-    config = RetentionConfig(**numbers, keep_tags=table.take("keep_tags", read.counts, {}))
+    rules: dict[str, Any] = {name: table.take(name, read.count, None) for name in names}
+    rules["keep_within"] = table.take("keep_within", read.duration, None)
+    policy = RetentionPolicy(**rules, keep_tags=table.take("keep_tags", read.counts, {}))
+    wrong = any(table.has(name) and value is None for name, value in rules.items())
+    if not policy.keeps_untagged and not wrong:
+        table.complain("", _KEEPS_NOTHING)
     table.finish()
-    return config
+    return policy
 
 
 def _agent(table: Table | None) -> AgentConfig:

@@ -8,8 +8,7 @@ from typing import Any
 
 from flybackup.config.urls import redact_url
 from flybackup.config.values import CommandSourceConfig, Config, SourceConfig
-
-_UNITS = (("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+from flybackup.retention import duration_text
 
 
 def redacted(config: Config) -> dict[str, Any]:
@@ -38,13 +37,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, timedelta):
-        return _duration(value)
+        return duration_text(value)
     if isinstance(value, Path):
         return str(value)
     return redact_url(value) if isinstance(value, str) else value
-
-
-def _duration(value: timedelta) -> str:
-    """Write a duration in the largest unit that divides it: 26h, not 1d2h."""
-    seconds = int(value.total_seconds())
-    return next(f"{seconds // size}{unit}" for unit, size in _UNITS if seconds % size == 0)

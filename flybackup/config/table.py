@@ -171,7 +171,10 @@ def duration(value: Any) -> timedelta:
     parts = _DURATION.findall(written)
     if "".join(map("".join, parts)) != written:
         raise ValueError(f"must be a duration such as 10m, 26h or 14d, not {written!r}")
-    found = timedelta(seconds=sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts))
+    try:
+        found = timedelta(seconds=sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts))
+    except OverflowError as exc:
+        raise ValueError("must be a duration shorter than a million years") from exc
     if not found:
         raise ValueError("must be longer than nothing")
     return found

@@ -6,6 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from flybackup.retention import RetentionPolicy
+
 Verify = Literal["counts", "checksums"]
 Addressing = Literal["path", "virtual"]
 
@@ -21,19 +23,6 @@ class RepositoryConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionConfig:
-    """How many snapshots of each kind `forget` keeps; `keep_tags` the newest of each tag. None says nothing."""
-
-    keep_last: int | None = None
-    keep_hourly: int | None = None
-    keep_daily: int | None = None
-    keep_weekly: int | None = None
-    keep_monthly: int | None = None
-    keep_yearly: int | None = None
-    keep_tags: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
     """What every kind of source has.
 
@@ -45,7 +34,7 @@ class SourceConfig:
     schedule: str | None = None
     rpo: timedelta | None = None
     verify: Verify = "counts"
-    retention: RetentionConfig | None = None
+    retention: RetentionPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

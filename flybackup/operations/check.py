@@ -120,7 +120,14 @@ class _Check:
         with Reader(self._repository, self._index) as reader:
             for key in keys:
                 try:
-                    self._walk(reader, self._repository.read_snapshot(key), key)
+                    snapshot = self._repository.read_snapshot(key)
+                except ObjectNotFoundError:  # forgotten since it was listed
+                    continue
+                except IntegrityError as exc:
+                    self._note(exc, exc.key or key)
+                    continue
+                try:
+                    self._walk(reader, snapshot, key)
                 except IntegrityError as exc:
                     self._note(exc, exc.key or key)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import NamedTuple
 
-from flybackup.errors import ConfigError, IntegrityError
+from flybackup.errors import ConfigError, IntegrityError, ObjectNotFoundError
 from flybackup.model import Snapshot
 from flybackup.repository import Repository, parse_snapshot_key
 
@@ -82,7 +82,7 @@ def _readable(repository: Repository) -> Iterator[Snapshot]:
     for key in repository.snapshot_keys():
         try:
             yield repository.read_snapshot(key)
-        except IntegrityError as exc:
+        except (IntegrityError, ObjectNotFoundError) as exc:
             _log.warning("snapshot.damaged", extra={"subject": key, "problem": str(exc)})
 
 
@@ -99,7 +99,10 @@ def newest_first(
     prefix = "snapshots/" if source is None else f"snapshots/{repository.write_key.source_key(source)}/"
     given = 0
     for key in sorted(_keys(repository, prefix), reverse=True):
-        snapshot = repository.read_snapshot(key.key)
+        try:
+            snapshot = repository.read_snapshot(key.key)
+        except ObjectNotFoundError:  # forgotten since it was listed
+            continue
         if set(tags) <= set(snapshot.tags) and (snapshot.set_id or "").startswith(set_id):
             given += 1
             yield snapshot

@@ -11,7 +11,7 @@ from pathlib import Path
 from flybackup import __version__
 from flybackup.anomalies import anomalies
 from flybackup.clock import Clock
-from flybackup.errors import FlybackupError, IntegrityError
+from flybackup.errors import FlybackupError, IntegrityError, ObjectNotFoundError
 from flybackup.manifest import Kept
 from flybackup.model import OnProgress, Snapshot, SnapshotId
 from flybackup.operations.tally import Tally
@@ -168,7 +168,7 @@ def _newest(repository: Repository, source: str) -> Snapshot | None:
     for key in sorted(repository.snapshot_keys(source), reverse=True):
         try:
             return repository.read_snapshot(key)
-        except IntegrityError as exc:
+        except (IntegrityError, ObjectNotFoundError) as exc:  # it may have been forgotten meanwhile
             _log.warning("backup.previous_damaged", extra={"subject": source, "problem": str(exc)})
     return None
 

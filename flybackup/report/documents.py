@@ -1,6 +1,6 @@
 """The JSON documents of `--json`. Fields may be added, never renamed or removed: other people's scripts read them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -8,9 +8,11 @@ import msgspec
 
 from flybackup.model import Entry, Facts, Snapshot, apart_seconds
 from flybackup.operations.check import CheckReport
+from flybackup.operations.forget import ForgetPlan, SourcePlan
 from flybackup.operations.restore import SetOutcome
 from flybackup.operations.select import FoundSet
 from flybackup.operations.verify import RestoreReport
+from flybackup.retention import FUTURE, Verdict
 
 Document = dict[str, Any]
 
@@ -115,3 +117,41 @@ def restore_set_document(outcome: SetOutcome, found: FoundSet) -> Document:
 
 def check_document(report: CheckReport) -> Document:
     return asdict(report)
+
+
+def forget_document(plan: ForgetPlan, *, dry_run: bool, even_most: bool) -> Document:
+    """`keep` and `remove` are newest first, source by source; `removed` tells whether it was done."""
+    return {
+        "keep": [_kept_document(verdict) for each in plan.sources for verdict in each.verdicts if verdict.keep],
+        "remove": [snapshot.id for each in plan.sources for snapshot in each.remove],
+        "removed": not dry_run,
+        "sources": [_source_plan_document(each, even_most=even_most) for each in plan.sources],
+        "warnings": list(forget_warnings(plan)),
+    }
+
+
+def _kept_document(verdict: Verdict) -> Document:
+    snapshot = verdict.snapshot
+    said = {"id": snapshot.id, "source": snapshot.source, "time": snapshot.time.isoformat()}
+    return {**said, "reasons": list(verdict.reasons)}
+
+
+def _source_plan_document(plan: SourcePlan, *, even_most: bool) -> Document:
+    """`refused`: more than half would go, and nobody said that this is right."""
+    return {
+        "source": plan.source,
+        "configured": plan.configured,
+        "policy": plan.policy is not None,
+        "snapshots": len(plan.verdicts),
+        "remove": len(plan.remove),
+        "refused": plan.removes_most and not even_most,
+    }
+
+
+def forget_warnings(plan: ForgetPlan) -> Iterator[str]:
+    for each in plan.sources:
+        ahead = [verdict.snapshot.id for verdict in each.verdicts if FUTURE in verdict.reasons]
+        if ahead:
+            yield f"dated in the future, of {each.source}: {', '.join(ahead)}. They stay, and count for no rule."
+    for head in plan.damaged:
+        yield f"{head.key}: {head.problem}. It stays, and counts for no rule; 'flybackup check' tells more."

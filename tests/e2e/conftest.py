@@ -1,8 +1,10 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 from rigs.program import PASSPHRASE, Program
+from rigs.terminal import Terminal
 
 GAMES = 5000
 
@@ -45,3 +47,11 @@ def backed_up(ready: Program, database: Path) -> Program:
     """The program with one snapshot of the database."""
     ready.run("backup", database)
     return ready
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for each in opened:
+        each.close()

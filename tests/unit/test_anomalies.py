@@ -1,11 +1,10 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import assume, given, strategies as st
 
-from flybackup.anomalies import anomalies, last_good_before_anomaly
-from flybackup.model import Facts, Snapshot, SnapshotId, Status, Summary, TableFacts
+from flybackup.anomalies import anomalies
+from flybackup.model import Facts, TableFacts
 
 rows = st.integers(0, 10_000)
 tables = st.dictionaries(st.sampled_from([f"main.t{number}" for number in range(6)]), rows)
@@ -122,59 +121,3 @@ def test_losing_more_never_tells_less(before: dict[str, int], now: dict[str, int
 
 
 # What retention may not drop
-
-
-def snapshot(number: int, *, marked: bool, status: Status = "complete") -> Snapshot:
-    summary = Summary(
-        entries=1, bytes_read=1, bytes_new=1, bytes_stored=1, chunks=1, chunks_new=1, requests=1, seconds=1
-    )
-    return Snapshot(
-        id=SnapshotId(f"{number:016x}"),
-        source="app",
-        kind="duckdb",
-        time=datetime(2026, 11, 20, tzinfo=UTC) + timedelta(hours=number),
-        status=status,
-        method="",
-        facts=Facts(),
-        summary=summary,
-        anomalies=("main.t: 1 row, 9 before",) if marked else (),
-        tool="",
-        session="",
-        manifest=(),
-    )
-
-
-def history(letters: str) -> list[Snapshot]:
-    """`g` good, `p` partial, `m` marked, `q` marked and partial."""
-    return [
-        snapshot(number, marked=letter in "mq", status="partial" if letter in "pq" else "complete")
-        for number, letter in enumerate(letters)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("letters", "protected"),
-    [
-        ("", []),
-        ("ggg", []),
-        ("m", []),
-        ("pm", []),
-        ("ggm", [1]),
-        ("gmmm", [0]),
-        ("gpm", [0]),
-        ("gpqp", [0]),
-        ("gmgm", [0, 2]),
-        ("gmpm", [0]),
-        ("mgmgg", [1]),
-    ],
-)
-def test_the_last_good_one_before_a_run_of_marked_ones(letters: str, protected: list[int]) -> None:
-    assert [int(name, 16) for name in last_good_before_anomaly(history(letters))] == protected
-
-
-@given(st.text("gpmq", max_size=30))
-def test_every_marked_one_has_its_last_good_one_protected(letters: str) -> None:
-    protected = {int(name, 16) for name in last_good_before_anomaly(history(letters))}
-
-    assert {letters[number] for number in protected} <= {"g"}
-    assert protected == {letters.rfind("g", 0, at) for at, letter in enumerate(letters) if letter in "mq"} - {-1}

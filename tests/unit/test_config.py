@@ -14,7 +14,6 @@ from flybackup.config import (
     DuckdbSourceConfig,
     PostgresSourceConfig,
     RepositoryConfig,
-    RetentionConfig,
     Secrets,
     cache_directory,
     database_name,
@@ -26,9 +25,9 @@ from flybackup.config import (
     redacted,
     source_name,
 )
-from flybackup.config.redaction import _duration
 from flybackup.config.table import duration
 from flybackup.errors import ConfigError
+from flybackup.retention import RetentionPolicy, duration_text
 
 # The document of the design, as it stands there.
 DOCUMENT = """
@@ -82,7 +81,7 @@ def test_the_document_of_the_design_is_read_as_typed_values() -> None:
                 schedule="every day at 02:00",
                 rpo=timedelta(hours=26),
                 verify="counts",
-                retention=RetentionConfig(
+                retention=RetentionPolicy(
                     keep_last=3, keep_daily=7, keep_weekly=4, keep_monthly=3, keep_tags={"pre-deploy": 10}
                 ),
             )
@@ -93,6 +92,24 @@ def test_the_document_of_the_design_is_read_as_typed_values() -> None:
             token_file=Path("/run/secrets/flybackup-token"),
         ),
     )
+
+
+@pytest.mark.parametrize(
+    "rules",
+    ["", "keep_last = 0", "keep_last = 0\nkeep_daily = 0", "keep_tags = { pre-deploy = 10 }", 'keep_last = "${N:-0}"'],
+)
+def test_a_policy_that_keeps_nothing_is_refused(rules: str) -> None:
+    text = f'{HERE}[sources.a]\ntype = "duckdb"\npath = "a"\n[sources.a.retention]\n{rules}'
+    (problem,) = problems(text)
+    assert problem.startswith("sources.a.retention: has no rule that keeps snapshots without a tag")
+
+
+@pytest.mark.parametrize(
+    "rule", ["keep_within = 14", 'keep_within = "two weeks"', 'keep_within = "0d"', "keep_last = -1"]
+)
+def test_a_wrong_rule_is_one_problem(rule: str) -> None:
+    (problem,) = problems(f'{HERE}[sources.a]\ntype = "duckdb"\npath = "a"\nretention = {{ {rule} }}')
+    assert problem.startswith(f"sources.a.retention.{rule.split(maxsplit=1)[0]}: must be")
 
 
 def test_defaults() -> None:
@@ -196,7 +213,7 @@ def test_references_are_replaced() -> None:
 
     assert config.repository.url == "file:///a/b/${D}$"
     assert config.sources["x"] == DuckdbSourceConfig(
-        path=Path("a"), retention=RetentionConfig(keep_last=5, keep_tags={"t": 5})
+        path=Path("a"), retention=RetentionPolicy(keep_last=5, keep_tags={"t": 5})
     )
 
 
@@ -333,7 +350,7 @@ def test_what_is_no_duration(written: object) -> None:
 
 @given(st.integers(1, 10**9))
 def test_a_duration_is_shown_as_it_could_be_written(seconds: int) -> None:
-    assert duration(_duration(timedelta(seconds=seconds))) == timedelta(seconds=seconds)
+    assert duration(duration_text(timedelta(seconds=seconds))) == timedelta(seconds=seconds)
 
 
 # Finding the file
@@ -379,7 +396,7 @@ def test_what_is_shown_holds_no_secret_and_the_rest() -> None:
         [sources.b]
         type = "duckdb"
         path = "/data/b.duckdb"
-        retention = { keep_last = 0, keep_tags = { x = 1 } }
+        retention = { keep_last = 0, keep_within = "336h", keep_tags = { x = 1 } }
     """
     config = parse(text, {})
 
@@ -396,7 +413,7 @@ def test_what_is_shown_holds_no_secret_and_the_rest() -> None:
                 "type": "duckdb",
                 "path": "/data/b.duckdb",
                 "verify": "counts",
-                "retention": {"keep_last": 0, "keep_tags": {"x": 1}},
+                "retention": {"keep_last": 0, "keep_within": "2w", "keep_tags": {"x": 1}},
             },
         },
         "agent": {"listen": "127.0.0.1:8807"},
