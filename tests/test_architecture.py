@@ -14,8 +14,10 @@ ROOT = Path(flybackup.__file__).parent
 
 # A module imports from its own level and from those below it.
 LEVELS = (
-    "errors model anomalies chunking compression crypto envelope keys packing manifest allocator patterns retention "
-    "subtree tree",
+    (
+        "errors model anomalies chunking compression crypto envelope keys packing manifest allocator patterns "
+        "retention subtree tree"
+    ),
     "clock concurrency stores sources",
     "index packer session shared repository reading",
     "operations",
