@@ -15,7 +15,7 @@ ROOT = Path(flybackup.__file__).parent
 # A module imports from its own level and from those below it.
 LEVELS = (
     (
-        "errors model anomalies chunking compression crypto envelope keys packing manifest allocator patterns "
+        "errors model anomalies chunking compression crypto envelope escapes keys packing manifest allocator patterns "
         "retention subtree tree"
     ),
     "clock concurrency stores sources",

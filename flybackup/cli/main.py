@@ -15,7 +15,7 @@ from flybackup.cli.group import LazyGroup
 from flybackup.cli.options import Options
 from flybackup.cli.stopping import StoppedError, stoppable
 from flybackup.errors import ConfigError, FlybackupError
-from flybackup.report.units import harmless
+from flybackup.escapes import harmless
 
 USAGE = 2
 FAILED = 1

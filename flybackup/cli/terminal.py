@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from flybackup.escapes import harmless
 from flybackup.model import OnProgress, Progress
 from flybackup.report.table import Block, Table, plain
-from flybackup.report.units import harmless, human_bytes
+from flybackup.report.units import human_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

@@ -45,11 +45,6 @@ def human_time(time: datetime, zone: tzinfo) -> str:
     return f"{local:%Y-%m-%d %H:%M:%S} {offset[:3]}:{offset[3:5]}"
 
 
-def harmless(text: str) -> str:
-    """Return *text* with what a terminal would obey (but line ends) written as escapes: names come from anywhere."""
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
-
-
 def count(number: int, noun: str) -> str:
     """`1 table`, `1,200 tables`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

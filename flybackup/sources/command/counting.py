@@ -7,8 +7,8 @@ import msgspec
 
 from flybackup.chunking import Extent
 from flybackup.errors import SourceError
+from flybackup.escapes import harmless
 from flybackup.model import TableFacts
-from flybackup.sources.programs.words import harmless
 
 _MOST_BYTES: Final = 1024 * 1024
 _SHOWN_BYTES: Final = 200

@@ -4,6 +4,8 @@ import os
 from io import FileIO
 from typing import Final
 
+from flybackup.escapes import harmless
+
 _KEPT_BYTES: Final = 4096
 # As much as a pipe holds: one read takes all that an ended program has left in it.
 _READ_BYTES: Final = 64 * 1024
@@ -28,10 +30,5 @@ class LastWords:
         del self._kept[:-_KEPT_BYTES]
 
     def text(self) -> str:
-        return harmless(self._kept.decode("utf-8", "replace")).strip()
-
-
-def harmless(text: str) -> str:
-    """Return *text* with what a terminal would obey instead of show written out, as an escape."""
-    lines = text.replace("\t", " ").splitlines()
-    return "\n".join("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line) for line in lines)
+        lines = self._kept.decode("utf-8", "replace").replace("\t", " ").splitlines()
+        return harmless("\n".join(lines)).strip()
