@@ -756,7 +756,7 @@ def test_a_configured_source_and_what_is_wrong_with_it(ready: Program, app: Path
 
 def test_a_damaged_database_makes_a_partial_snapshot_that_restores(ready: Program, app: Path, tmp_path: Path) -> None:
     damage_an_index(app)
-    (snapshot,) = ready.json("backup", app)["snapshots"]
+    (snapshot,) = ready.json("backup", app, code=3)["snapshots"]
     assert snapshot["status"] == "partial"
     assert "damaged" in ready.run("show", "app").stdout
     assert ready.json("restore", "app", "--to", tmp_path / "back.db")["verified"]

@@ -122,9 +122,11 @@ def test_a_missing_extension_is_told_before_anything_is_read(postgres18: Postgre
     unread: Iterator[Stream] = (pytest.fail("the snapshot was read") for _ in [0])
     url = postgres18.url(postgres18.new_name("target"))
     restoring = PostgresSource(url).restore(unread, RestoreOptions(facts=facts), tmp_path)
-    with pytest.raises(SourceError, match="from_mars"):
+    with pytest.raises(SourceError, match="from_mars") as refused:
         restoring.__enter__()
-    assert [finding.level for finding in preflight_restore(url, facts)] == ["error"]
+    # Another test's restore may have left something on the shared server, of which a warning tells.
+    (error,) = (finding for finding in preflight_restore(url, facts) if finding.level == "error")
+    assert error.what in str(refused.value)
 
 
 def test_an_unknown_locale_is_replaced_and_said(postgres18: PostgresServer, tmp_path: Path) -> None:
