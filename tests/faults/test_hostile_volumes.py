@@ -50,6 +50,7 @@ HOSTILE = {
     "below nothing": [file("a/b")],
     "a directory twice": [directory("a"), directory("a")],
     "a hard link to above": [hard("a", b"../secret")],
+    "a hard link to what is there above": [hard("a", b"../../secret")],
     "a hard link to an absolute path": [hard("a", b"/etc/passwd")],
     "a hard link through a link": [link("a", b".."), hard("b", b"a/secret")],
     "a hard link to nothing": [hard("a", b"missing")],

@@ -15,7 +15,7 @@ from trees import pictured
 
 from flybackup.app import source_at
 from flybackup.errors import SourceError
-from flybackup.model import Entry, Snapshot
+from flybackup.model import Entry, Progress, Snapshot
 from flybackup.operations.backup import BackupRequest, backup
 from flybackup.operations.restore import RestoreRequest, restore
 from flybackup.operations.verify import RestoreReport
@@ -306,6 +306,29 @@ def problems_when(tree: Path, large: Path, *, changes: int) -> tuple[str, ...]:
                 assert stream.amended().torn == (changes > 50)
                 assert bytes(content) == large.read_bytes() or changes > 50
         return capture.finish().problems
+
+
+@pytest.mark.parametrize("how", ["in place", "by an insertion"])
+def test_a_file_that_changed_while_it_was_read_is_stored_as_it_is(how: str, tree: Path, tmp_path: Path) -> None:
+    large = tree / "saves" / "old" / "large"
+    large.write_bytes(os.urandom(6_000_000))
+    repository = make_repository()
+    done: list[Progress] = []
+
+    def change_once(progress: Progress) -> None:
+        # In the middle of the file: its first pieces have been cut and given out.
+        if not done and progress.done_bytes > 4_500_000:
+            content = large.read_bytes()
+            large.write_bytes(b"new" + (content[3:] if how == "in place" else content))
+            done.append(progress)
+
+    with scratch() as place:
+        request = BackupRequest("tree", (), place, SMALL)
+        snapshot = backup(repository, volume(tree), request, clock=CLOCK, on_progress=change_once)
+    assert done
+    assert snapshot.status == "complete"
+    assert bring_back(repository, snapshot, tmp_path / "restored").verified
+    assert pictured(tmp_path / "restored") == pictured(tree)
 
 
 def test_a_missing_volume_is_an_error_and_is_not_made(tmp_path: Path) -> None:
